@@ -1,0 +1,36 @@
+"""Random numbers by purpose.
+
+Every use of chance draws from a generator of its own, derived from the run's one seed and the name of the
+purpose. So a change to one use (the display, an augmentation, a further epoch) never shifts the numbers of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed for `purpose` under `seed`; the same arguments give the same number everywhere."""
+    words = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
+
+
+def seeded_generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator for one purpose, for example `seeded_generator(seed, "shuffle", epoch)`."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed torch's global generators for a block and put them back afterwards, also after an error.
+
+    For code that draws from the global generators and takes no generator: `torch.nn.init`, dropout.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(seed, *purpose))
+        yield

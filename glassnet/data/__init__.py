@@ -1,0 +1,1 @@
+"""Data: examples in memory, standard sets, and the preprocessing contract."""

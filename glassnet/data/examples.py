@@ -1,0 +1,144 @@
+"""Labelled examples in memory, and the splits of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from glassnet._errors import UsageError, unknown_name
+from glassnet._types import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSet:
+    """Images with their labels; one split of a data set.
+
+    Raises `UsageError` where the lengths differ or a label lies outside the classes.
+    """
+
+    inputs: Tensor
+    """`uint8` `(N, C, H, W)`."""
+    labels: Tensor
+    """`int64` `(N,)`, each an index into `class_names`."""
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.inputs.dtype != torch.uint8 or self.inputs.ndim != 4:
+            raise UsageError(
+                f"inputs must be images as uint8 (N, C, H, W); got {self.inputs.dtype} {tuple(self.inputs.shape)}."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
+            raise UsageError(
+                f"labels must be int64 ({len(self.inputs)},), one for each of the inputs; "
+                f"got {self.labels.dtype} {tuple(self.labels.shape)}."
+            )
+        _check_labels(self.labels, self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> ExampleSet:
+        """Return the examples at `index` (a slice, positions or a mask) as a set of its own."""
+        chosen = index if isinstance(index, slice | Tensor) else torch.tensor(index, dtype=torch.int64)
+        return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
+
+    def __repr__(self) -> str:
+        return f"ExampleSet({len(self)} images {self.input_shape}, {self.num_classes} classes)"
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one image, `(C, H, W)`."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, present in this split or not."""
+        return len(self.class_names)
+
+    def class_counts(self) -> list[int]:
+        """Return how many examples each class has, in the order of `class_names`."""
+        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
+
+    def aligned_to(self, class_names: Sequence[str]) -> ExampleSet:
+        """Return the same examples with labels that count in `class_names`: classes are matched by name.
+
+        Raises `UsageError` for a class that occurs here and is not among `class_names`.
+        """
+        if tuple(class_names) == self.class_names:
+            return self
+        position = {name: index for index, name in enumerate(class_names)}
+        counts = self.class_counts()
+        for name, count in zip(self.class_names, counts, strict=True):
+            if count and name not in position:
+                raise unknown_name("class", name, class_names, f"{count} examples have this label.")
+        new_label = torch.tensor([position.get(name, 0) for name in self.class_names], dtype=torch.int64)
+        return ExampleSet(self.inputs, new_label[self.labels], tuple(class_names))
+
+
+def _check_labels(labels: Tensor, class_names: tuple[str, ...]) -> None:
+    if len(set(class_names)) != len(class_names):
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise UsageError(f"Class names must differ; '{twice}' stands more than once.")
+    if not len(labels):
+        return
+    outside = ((labels < 0) | (labels >= len(class_names))).nonzero().flatten()
+    if len(outside):
+        first = int(outside[0])
+        raise UsageError(
+            f"Labels must lie in 0..{len(class_names) - 1} for {len(class_names)} classes; example {first} has label "
+            f"{int(labels[first])} ({len(outside)} such labels in all). Add the class or correct the label."
+        )
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How the images of a data set sit in a network's input; hints for `Preprocessing`."""
+
+    fit: str = "stretch"
+    """`crop`, `pad` or `stretch`: see `Preprocessing.fit`."""
+    margin: float = 0.0
+    """Background kept around the image, as a share of the input size, where the input is larger than the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in three splits; what `load_data` returns."""
+
+    name: str
+    train: ExampleSet
+    validation: ExampleSet
+    test: ExampleSet
+    seed: int
+    """The seed by which `validation` was cut from the training examples."""
+    framing: Framing = Framing()
+
+    def __post_init__(self) -> None:
+        for split in ("validation", "test"):
+            other: ExampleSet = getattr(self, split)
+            if other.class_names != self.train.class_names:
+                raise UsageError(
+                    f"The {split} split must have the classes of the training split, in its order: "
+                    f"{self.train.class_names}; got {other.class_names}. Use ExampleSet.aligned_to."
+                )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names, fixed by the training split."""
+        return self.train.class_names
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
+        return f"Dataset('{self.name}', {sizes}, images {self.train.input_shape}, {self.train.num_classes} classes)"
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over every image and label of every split, in hexadecimal."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        for split in (self.train, self.validation, self.test):
+            digest.update(repr(tuple(split.inputs.shape)).encode())
+            digest.update(split.inputs.contiguous().numpy().data)
+            digest.update(split.labels.contiguous().numpy().data)
+        return digest.hexdigest()

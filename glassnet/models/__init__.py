@@ -1,0 +1,90 @@
+"""The networks of the canon, by name.
+
+`ARCHITECTURES` is the whole list, as a literal: what is not in it does not exist.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from glassnet._errors import UsageError, unknown_name
+from glassnet._seed import seeded
+from glassnet.models.lenet import lenet5
+from glassnet.models.mlp import mlp
+from glassnet.models.softmax import softmax
+from glassnet.models.spec import Architecture, ModelSpec
+
+__all__ = ["ARCHITECTURES", "Architecture", "ModelSpec", "build_model", "list_models", "spec_of"]
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "softmax": Architecture(
+        build=softmax,
+        input_shape=(1, 28, 28),
+        any_size=True,
+        source="softmax (multinomial logistic) regression: Bishop 2006, section 4.3.4",
+    ),
+    "mlp": Architecture(
+        build=mlp,
+        input_shape=(1, 28, 28),
+        any_size=True,
+        source="multi-layer perceptron: Rumelhart, Hinton and Williams 1986",
+    ),
+    "lenet5": Architecture(
+        build=lenet5,
+        input_shape=(1, 32, 32),
+        source="LeNet-5 in its common form: LeCun, Bottou, Bengio and Haffner 1998, section II.B",
+    ),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that `build_model` accepts, sorted."""
+    return sorted(ARCHITECTURES)
+
+
+def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
+    """Build a network by name, with initial weights drawn from `seed`.
+
+    `num_classes` (default 10) and `input_shape` `(C, H, W)` (default: the published one) are understood by every
+    classifier; `glassnet models` lists the names, and each builder's docstring its further options. The same
+    arguments give the same weights; the global random state is left alone.
+
+    The model maps `images` `(B, C, H, W)` to `logits` `(B, num_classes)`.
+
+    Raises `UsageError` for an unknown name or option (with the nearest ones) and for impossible sizes.
+    """
+    if name not in ARCHITECTURES:
+        raise unknown_name("model", name, ARCHITECTURES)
+    build = ARCHITECTURES[name].build
+    accepted = inspect.signature(build).parameters
+    for option in options:
+        if option not in accepted:
+            raise unknown_name(f"option of model '{name}'", option, accepted)
+    if isinstance(options.get("input_shape"), list):
+        options["input_shape"] = tuple(options["input_shape"])  # type: ignore[arg-type]
+    _check_counts(options)
+    with seeded(seed, "initial weights"):
+        model = build(**options)
+    model.spec = ModelSpec(name, dict(options))  # type: ignore[assignment]
+    return model
+
+
+def spec_of(model: nn.Module) -> ModelSpec | None:
+    """Return how `build_model` built this model, or None where it did not."""
+    spec = getattr(model, "spec", None)
+    return spec if isinstance(spec, ModelSpec) else None
+
+
+def _check_counts(options: dict[str, object]) -> None:
+    num_classes = options.get("num_classes", 10)
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+        raise UsageError(f"num_classes must be a whole number of at least 1; got {num_classes!r}.")
+    shape = options.get("input_shape")
+    if shape is None:
+        return
+    if not isinstance(shape, tuple) or not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise UsageError(
+            f"input_shape must be positive whole numbers, channels first, such as (1, 32, 32); got {shape!r}."
+        )

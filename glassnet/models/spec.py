@@ -1,0 +1,32 @@
+"""How a model was built, so that a run can build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from glassnet._types import Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One entry of `glassnet models`: a builder and what a caller must know before calling it."""
+
+    build: Callable[..., nn.Module]
+    """Takes `num_classes`, `input_shape` and the architecture's own options, all by keyword."""
+    input_shape: Shape
+    """The input `(C, H, W)` the architecture is published with; the builder's default."""
+    any_size: bool = False
+    """True where the network has no image size of its own and takes the data's."""
+    source: str
+    """The paper or text that defines it."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The name and the options that `build_model` was called with; stored in a run's config."""
+
+    name: str
+    options: dict[str, object] = field(default_factory=dict)
