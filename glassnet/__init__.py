@@ -21,15 +21,41 @@ if TYPE_CHECKING:
     from glassnet._errors import GlassnetError as GlassnetError
     from glassnet._errors import UsageError as UsageError
     from glassnet._errors import WorkError as WorkError
+    from glassnet.data.examples import Dataset as Dataset
+    from glassnet.data.examples import ExampleSet as ExampleSet
+    from glassnet.data.standard import list_datasets as list_datasets
+    from glassnet.data.standard import load_data as load_data
+    from glassnet.evaluation.metrics import Evaluation as Evaluation
+    from glassnet.evaluation.prediction import Prediction as Prediction
+    from glassnet.experiments import train as train
+    from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.summary import Summary as Summary
+    from glassnet.inspection.summary import summary as summary
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
+    from glassnet.runs import Run as Run
+    from glassnet.runs import open_run as open_run
+    from glassnet.training.config import TrainConfig as TrainConfig
 
 _EXPORTS = {
     "GlassnetError": "glassnet._errors",
     "UsageError": "glassnet._errors",
     "WorkError": "glassnet._errors",
+    "Dataset": "glassnet.data.examples",
+    "ExampleSet": "glassnet.data.examples",
+    "list_datasets": "glassnet.data.standard",
+    "load_data": "glassnet.data.standard",
+    "Evaluation": "glassnet.evaluation.metrics",
+    "Prediction": "glassnet.evaluation.prediction",
+    "train": "glassnet.experiments",
+    "filters": "glassnet.inspection.filters",
+    "Summary": "glassnet.inspection.summary",
+    "summary": "glassnet.inspection.summary",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
+    "Run": "glassnet.runs",
+    "open_run": "glassnet.runs",
+    "TrainConfig": "glassnet.training.config",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -115,6 +115,10 @@ class Dataset:
     seed: int
     """The seed by which `validation` was cut from the training examples."""
     framing: Framing = Framing()
+    validation_share: float = 0.1
+    """The share of each class that was cut off for `validation`."""
+    root: str | None = None
+    """The folder it was loaded from, where the caller named one; stored with a run, to find the data again."""
 
     def __post_init__(self) -> None:
         for split in ("validation", "test"):

@@ -67,14 +67,22 @@ def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
     _check_counts(options)
     with seeded(seed, "initial weights"):
         model = build(**options)
-    model.spec = ModelSpec(name, dict(options))  # type: ignore[assignment]
+    input_shape = options.get("input_shape", ARCHITECTURES[name].input_shape)
+    model.spec = ModelSpec(name, dict(options), input_shape)  # type: ignore[assignment,arg-type]
     return model
 
 
 def spec_of(model: nn.Module) -> ModelSpec | None:
-    """Return how `build_model` built this model, or None where it did not."""
+    """Return how `build_model` built this model; None where it did not, or where the model was changed since.
+
+    A change of layers is seen by building the model again and comparing the two module trees; new weights are none.
+    """
     spec = getattr(model, "spec", None)
-    return spec if isinstance(spec, ModelSpec) else None
+    if not isinstance(spec, ModelSpec):
+        return None
+    again = build_model(spec.name, **spec.options)
+    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (model, again)]
+    return spec if repr(model) == repr(again) and shapes[0] == shapes[1] else None
 
 
 def _check_counts(options: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -29,4 +30,6 @@ class ModelSpec:
     """The name and the options that `build_model` was called with; stored in a run's config."""
 
     name: str
-    options: dict[str, object] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    input_shape: Shape = ()
+    """The input the model was built for, `(C, H, W)` for images."""

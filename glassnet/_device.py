@@ -1,0 +1,80 @@
+"""Where and in which number format to compute."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from glassnet._errors import UsageError, unknown_name
+
+PRECISIONS = ("auto", "fp32", "bf16")
+_BACKENDS = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. `auto` takes an accelerator if any.
+
+    Raises `UsageError` for an unknown name and for a device that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name.split(":")[0] not in _BACKENDS:
+        raise unknown_name("device", name, _BACKENDS, "A number chooses among several, as in cuda:1.")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"A device is a kind and a number, such as cpu, cuda or cuda:1; got '{name}'.") from None
+    is_there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not is_there[device.type]:
+        count = torch.cuda.device_count()
+        raise UsageError(
+            f"Device '{name}' was asked for, and torch {torch.__version__} sees {count} CUDA devices here. "
+            "Use --device auto to take what there is."
+        )
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return `fp32` or `bf16`; `auto` takes bf16 where the hardware multiplies it natively.
+
+    Raises `UsageError` for an unknown name.
+    """
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    if name != "auto":
+        return name
+    return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Tell whether the device has bf16 arithmetic of its own: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the context that runs matrix work in bf16 where `precision` says so, and nothing otherwise."""
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the device in words for a run's record, for example `cpu (2 threads, x86_64)`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads, {platform.machine()})"
+    return str(device)

@@ -1,0 +1,332 @@
+"""The command line: parse and call. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glassnet._errors import GlassnetError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from glassnet.data.examples import Dataset
+    from glassnet.training.config import TrainConfig
+
+app = typer.Typer(
+    name="glassnet",
+    help="Convolutional neural networks made of glass: train one, then open it down to each multiplication.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+RootOption = Annotated[
+    Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
+]
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A data set: see `glassnet datasets`.")] = "digits",
+    model: Annotated[str | None, typer.Option(help="A network: see `glassnet models`. Default: by data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the training.")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    root: RootOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any field of TrainConfig; repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a network and write a run folder with weights, figures and a report."""
+    from glassnet.data.standard import load_data
+    from glassnet.experiments import train as train_run
+    from glassnet.models import build_model
+    from glassnet.recipes import DEFAULT_MODELS, recipe
+
+    flags = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": lr,
+        "optimizer": optimizer,
+        "device": device,
+        "precision": precision,
+    }
+    model = model or DEFAULT_MODELS.get(data, "lenet5")
+    config = _configured(recipe(data, model), {"seed": seed, **flags}, settings or [])
+    examples = load_data(data, root, seed=config.seed)
+    network = build_model(model, seed=config.seed, **_fitting_options(model, examples))
+    run = train_run(network, examples, config, out=out, progress=not quiet)
+    result = run.record["result"]
+    if as_json:
+        _print_json({"run": str(run.path), "report": str(run.report_path), **result})
+        return
+    accuracy, count = result["test_accuracy"], len(examples.test)
+    typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} images right)")
+    typer.echo(f"Run folder     {run.path}")
+    typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
+    typer.echo(f"Next           glassnet predict {run.path} IMAGE...")
+
+
+@app.command()
+def evaluate(
+    run: RunArg,
+    data: Annotated[str | None, typer.Option(help="Another data set; its classes are matched by name.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge a trained network on a split: accuracy, top-5, loss, per class, confusion matrix."""
+    from glassnet._errors import unknown_name
+    from glassnet.data.standard import load_data
+    from glassnet.runs import open_run
+    from glassnet.views.tables import evaluation_view
+
+    if split not in ("train", "validation", "test"):
+        raise unknown_name("split", split, ("train", "validation", "test"))
+    opened = open_run(run, device=device)
+    examples = opened.load_data(root) if data is None else load_data(data, root)
+    evaluation = opened.evaluate(getattr(examples, split))
+    if as_json:
+        _print_json({"run": str(run), "data": examples.name, "split": split, **evaluation.to_dict()})
+    else:
+        _print(f"{run} on the {split} split of {examples.name}", evaluation_view(evaluation))
+
+
+@app.command()
+def predict(
+    run: RunArg,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(help="How many classes to show for each image.")] = 3,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Name what is on images. A file that cannot be read is named, and the others are answered."""
+    from dataclasses import asdict
+
+    from glassnet.runs import open_run
+    from glassnet.views.tables import predictions_view
+
+    opened = open_run(run, device=device)
+    predictions = opened.predict(_expand_folders(images), top_k=top)
+    if as_json:
+        rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))
+        _print_json({"run": str(run), "predictions": rows, "set_aside": set_aside})
+    elif len(predictions):
+        _print(predictions_view(predictions))
+    for failure in predictions.set_aside:
+        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    if predictions.set_aside:
+        typer.echo(
+            f"{len(predictions.set_aside)} of {len(predictions.set_aside) + len(predictions)} not read.", err=True
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(run: RunArg, root: RootOption = None, device: DeviceOption = "auto") -> None:
+    """Write a run's report.html again, from what the folder holds and the data it was trained on."""
+    from glassnet.report import rewrite_report
+    from glassnet.runs import open_run
+
+    path = rewrite_report(open_run(run, device=device), root)
+    typer.echo(f"Report         {path}  (open it in any browser: {path.resolve().as_uri()})")
+
+
+@app.command()
+def summary(
+    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A network's name, or a run folder.")],
+    input_size: Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Such as 1x32x32.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes; default 10.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a network's layers: output shape, parameters, multiplications, total."""
+    from glassnet.inspection.summary import summary as summarise
+    from glassnet.models import list_models
+    from glassnet.runs import open_run
+
+    if model not in list_models() and Path(model).exists():
+        if input_size or classes:
+            raise UsageError("A run's network is as it was trained; leave out --input and --classes.")
+        opened = open_run(model, device="cpu")
+        network, shape = opened.model, opened.preprocessing.input_shape
+    else:
+        network, shape = _built(model, input_size, classes)
+    result = summarise(network, shape)
+    if as_json:
+        _print_json({"model": model, **result.to_dict()})
+        return
+    typer.echo(result)
+    if result.uncounted:
+        typer.echo(f"Multiplications not counted in: {', '.join(result.uncounted)}")
+
+
+@app.command()
+def models(as_json: JsonFlag = False) -> None:
+    """List the networks that can be built."""
+    from glassnet.models import ARCHITECTURES
+    from glassnet.views.tables import rows_view
+
+    rows: list[dict[str, Any]] = [
+        {"name": name, "input_shape": entry.input_shape, "takes_any_size": entry.any_size, "source": entry.source}
+        for name, entry in sorted(ARCHITECTURES.items())
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    cells = [(row["name"], "x".join(map(str, row["input_shape"])), row["source"]) for row in rows]
+    _print(rows_view(("model", "input", "source"), cells))
+
+
+@app.command()
+def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
+    """List the data sets that can be loaded by name, and where their files lie."""
+    from glassnet.data.standard import STANDARD_SETS, locate
+    from glassnet.views.tables import rows_view
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in sorted(STANDARD_SETS.items()):
+        place = locate(name, root)
+        where = "comes with scikit-learn" if not entry.files else str(place or "not here; loading it downloads it")
+        rows.append(
+            {
+                "name": name,
+                "description": entry.description,
+                "input_shape": entry.input_shape,
+                "num_classes": entry.num_classes,
+                "num_train": entry.num_train,
+                "num_test": entry.num_test,
+                "where": where,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    header = ("data set", "images", "classes", "train", "test", "where")
+    cells = [
+        (
+            row["name"],
+            "x".join(map(str, row["input_shape"])),
+            str(row["num_classes"]),
+            f"{row['num_train']:,}",
+            f"{row['num_test']:,}",
+            row["where"],
+        )
+        for row in rows
+    ]
+    _print(rows_view(header, cells))
+
+
+def _configured(base: TrainConfig, flags: dict[str, Any], settings: list[str]) -> TrainConfig:
+    """Return `base` with the flags that were given and the `--set` pairs."""
+    from glassnet.training.config import TrainConfig
+
+    values = {name: value for name, value in flags.items() if value is not None}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
+        values[name.strip()] = TrainConfig.parse(name.strip(), text.strip())
+    return TrainConfig.from_dict({**base.to_dict(), **values})
+
+
+def _fitting_options(model: str, data: Dataset) -> dict[str, object]:
+    """Return the build options that make a network fit a data set: its classes, channels and, if free, size."""
+    from glassnet.models import ARCHITECTURES
+
+    channels, height, width = data.train.input_shape
+    entry = ARCHITECTURES.get(model)  # an unknown name is build_model's to refuse
+    size = entry.input_shape[1:] if entry is not None and not entry.any_size else (height, width)
+    return {"num_classes": data.train.num_classes, "input_shape": (channels, *size)}
+
+
+def _built(model: str, input_size: str | None, classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+    from glassnet.models import build_model, spec_of
+
+    options: dict[str, Any] = {}
+    if input_size is not None:
+        parts = input_size.lower().split("x")
+        if not all(part.isdecimal() and int(part) for part in parts):
+            raise UsageError(f"--input takes sizes joined by x, channels first, such as 1x32x32; got '{input_size}'.")
+        options["input_shape"] = tuple(int(part) for part in parts)
+    if classes is not None:
+        options["num_classes"] = classes
+    network = build_model(model, **options)
+    spec = spec_of(network)
+    assert spec is not None
+    return network, spec.input_shape
+
+
+def _expand_folders(paths: list[Path]) -> list[Path]:
+    """Replace each folder by the image files that lie in it, sorted; other paths stay, whatever they are."""
+    from PIL import Image
+
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    expanded: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+            if not inside:
+                raise UsageError(f"Expected image files in {path}; there are none directly in it.")
+            expanded += inside
+        else:
+            expanded.append(path)
+    return expanded
+
+
+def _print(*parts: Any) -> None:
+    from rich.console import Console
+
+    # A pipe has no width: let nothing wrap there, so that other programs can read lines.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from glassnet._version import __version__
+
+        typer.echo(f"glassnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with its message and exit code, never with a traceback."""
+    try:
+        app()
+    except GlassnetError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, as in `| head`: nothing to say
+        sys.exit(1)

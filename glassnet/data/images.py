@@ -1,0 +1,105 @@
+"""Reading an image file of any mode, size and depth into grey or RGB pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from glassnet._errors import WorkError
+from glassnet._types import PathArg
+
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's modes with more than 8 bits a channel; its own conversion clips them instead of scaling."""
+
+
+class UnreadableImageError(WorkError):
+    """One image that cannot be read; the text says why, without the file's name."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that was not used, and why."""
+
+    source: str
+    reason: str
+
+
+def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) -> Image.Image:
+    """Return an image file, or a Pillow image, as `L` (grey) or `RGB`, 8 bits a channel, upright.
+
+    EXIF rotation is applied; transparent pixels are laid over `background`; 16-bit values are scaled to 8 bits
+    (`v / 257`); float images must lie in 0..1 or 0..255. Of an animation, the first frame is taken.
+
+    Raises `UnreadableImageError` with the reason for anything that is not such an image.
+    """
+    if isinstance(source, Image.Image):
+        return _guarded(lambda: _to_mode(source, mode, background))
+    path = Path(source)
+    if path.is_dir():
+        raise UnreadableImageError("expected an image file, got a folder")
+    if not path.exists():
+        raise UnreadableImageError("no such file")
+    if path.stat().st_size == 0:
+        raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
+
+    def read() -> Image.Image:
+        with Image.open(path) as image:
+            image.load()
+            return _to_mode(image, mode, background)
+
+    return _guarded(read)
+
+
+def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
+    """Run a decoder; whatever a hostile file makes it raise becomes an `UnreadableImageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return read()
+    except UnreadableImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise UnreadableImageError(f"more than {limit} million pixels: refused as a decompression bomb") from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError("expected an image that Pillow can read, got another kind of file") from None
+    except PermissionError:
+        raise UnreadableImageError("the file may not be read (permission denied)") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
+        raise UnreadableImageError(f"the image is damaged: {error or type(error).__name__}") from None
+
+
+def _to_mode(image: Image.Image, mode: str, background: int) -> Image.Image:
+    is_png = image.format == "PNG"
+    image = ImageOps.exif_transpose(image)
+    if image.mode in DEEP_MODES:
+        image = _to_8_bits(image, is_png)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, (background, background, background, 255))
+        image = Image.alpha_composite(canvas, image)
+    return image.convert(mode)
+
+
+def _to_8_bits(image: Image.Image, is_png: bool) -> Image.Image:
+    """Scale 16-bit, 32-bit and float grey values to 0..255."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise UnreadableImageError("the image has values that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and (is_png or high > 255))
+    if is_16_bit and 0 <= low and high <= 65535:
+        values = values / 257
+    elif image.mode == "F" and 0 <= low and high <= 1:
+        values = values * 255
+    elif not (0 <= low and high <= 255):
+        raise UnreadableImageError(
+            f"expected grey values in 0..1, 0..255 or 0..65535, got {low:g}..{high:g}; rescale the image"
+        )
+    return Image.fromarray(np.rint(values).astype(np.uint8))

@@ -1,0 +1,14 @@
+"""Evaluation: predict, and the figures that say how right a classifier is."""
+
+from glassnet.evaluation.metrics import Evaluation, evaluate_logits, worst_mistakes
+from glassnet.evaluation.prediction import Prediction, Predictions, predict_images, predict_logits
+
+__all__ = [
+    "Evaluation",
+    "Prediction",
+    "Predictions",
+    "evaluate_logits",
+    "predict_images",
+    "predict_logits",
+    "worst_mistakes",
+]

@@ -1,0 +1,140 @@
+"""How right a classifier is: the figures of one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from glassnet._errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
+    """One class of an evaluation."""
+
+    class_name: str
+    precision: float
+    """Share of the examples named this class that are of it; 0 where none was named."""
+    recall: float
+    """Share of the examples of this class that were named it; 0 where there is none."""
+    f1: float
+    """Harmonic mean of precision and recall."""
+    support: int
+    """Number of examples of this class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures of one network on one set of examples."""
+
+    num_examples: int
+    num_correct: int
+    accuracy: float
+    """Share of the examples whose most probable class is the true one, 0..1."""
+    top5_accuracy: float | None
+    """Share of the examples whose true class is among the five most probable; None with five classes or fewer."""
+    loss: float
+    """Mean cross-entropy in nats, without label smoothing."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts by true class (row) and predicted class (column)."""
+    per_class: tuple[ClassMetrics, ...]
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Evaluation(accuracy={self.accuracy:.4f}, loss={self.loss:.4f}, num_examples={self.num_examples})"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values for JSON."""
+        return asdict(self)
+
+
+def evaluate_logits(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Evaluation:
+    """Compare `logits` `(N, num_classes)` with `labels` `int64 (N,)`. The figures are torchmetrics' own.
+
+    Raises `UsageError` for an empty set.
+    """
+    from torchmetrics.functional import classification as metrics  # a second to import: only where it is needed
+
+    if not len(labels):
+        raise UsageError("There is nothing to evaluate: expected at least one example, got an empty set.")
+    logits, labels = logits.detach().cpu(), labels.cpu()
+    num_classes = len(class_names)
+    predicted = logits.argmax(1)
+
+    def by_class(metric: object) -> list[float]:
+        values: Tensor = metric(predicted, labels, num_classes=max(num_classes, 2), average=None)  # type: ignore[operator]
+        return values.tolist()[:num_classes]
+
+    confusion = metrics.multiclass_confusion_matrix(predicted, labels, num_classes=max(num_classes, 2))
+    confusion = confusion[:num_classes, :num_classes]
+    columns = zip(
+        class_names,
+        by_class(metrics.multiclass_precision),
+        by_class(metrics.multiclass_recall),
+        by_class(metrics.multiclass_f1_score),
+        confusion.sum(1).tolist(),
+        strict=True,
+    )
+    num_correct = int(count_correct(logits, labels))
+    top5 = None
+    if num_classes > 5:
+        top5 = float(metrics.multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5))
+    return Evaluation(
+        num_examples=len(labels),
+        num_correct=num_correct,
+        accuracy=num_correct / len(labels),
+        top5_accuracy=top5,
+        loss=float(F.cross_entropy(logits.double(), labels)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        per_class=tuple(
+            ClassMetrics(class_name=name, precision=precision, recall=recall, f1=f1, support=support)
+            for name, precision, recall, f1, support in columns
+        ),
+        class_names=tuple(class_names),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One misclassified example."""
+
+    index: int
+    """Position in the evaluated set."""
+    true_class: str
+    predicted_class: str
+    probability: float
+    """Of the predicted class."""
+    true_probability: float
+    """Of the true class."""
+    loss: float
+    """Cross-entropy of the example in nats."""
+
+
+def worst_mistakes(logits: Tensor, labels: Tensor, class_names: Sequence[str], count: int) -> tuple[Mistake, ...]:
+    """Return the `count` misclassified examples of the highest loss, worst first."""
+    logits, labels = logits.detach().cpu(), labels.cpu()
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    predicted = logits.argmax(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    worst = wrong[losses[wrong].argsort(descending=True, stable=True)][:count]
+    probabilities = logits[worst].softmax(1)
+    return tuple(
+        Mistake(
+            index=index,
+            true_class=class_names[int(labels[index])],
+            predicted_class=class_names[int(predicted[index])],
+            probability=float(probabilities[position, predicted[index]]),
+            true_probability=float(probabilities[position, labels[index]]),
+            loss=float(losses[index]),
+        )
+        for position, index in enumerate(worst.tolist())
+    )
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of rows whose largest logit is the label's, as a tensor on the device (no host sync)."""
+    return torch.sum(logits.argmax(1) == labels)

@@ -1,0 +1,190 @@
+"""One whole experiment: data and model in, a run folder with weights, figures and a report out."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from glassnet._device import describe_device, resolve_device, resolve_precision
+from glassnet._errors import UsageError
+from glassnet._types import PathArg
+from glassnet._version import __version__
+from glassnet.data.examples import Dataset
+from glassnet.data.loader import to_device
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.data.standard import list_datasets
+from glassnet.evaluation.metrics import Evaluation, evaluate_logits
+from glassnet.evaluation.prediction import predict_logits
+from glassnet.models import spec_of
+from glassnet.models.spec import ModelSpec
+from glassnet.recipes import recipe
+from glassnet.report import write_report
+from glassnet.runs import (
+    WEIGHTS,
+    Run,
+    RunWriter,
+    create_run,
+    model_section,
+    num_outputs,
+    open_run,
+    source_of,
+)
+from glassnet.training.checkpoint import load_weights
+from glassnet.training.config import TrainConfig
+from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
+from glassnet.views.progress import make_observer
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig | None = None,
+    *,
+    out: PathArg | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train `model` on `data` in place and return the finished run, with the weights of the best epoch.
+
+    `model` is any `nn.Module` that maps images `(B, C, H, W)` to logits `(B, num_classes)`. Without a `config`, the
+    recipe for this data and model is taken, or the defaults. The run folder is `out`, by default
+    `runs/<data>-<model>`; a taken name gets `-2`. `progress` shows a live bar on the error stream, or
+    a line an epoch where that is no terminal.
+
+    The test split is touched once, after training, for the report. The same arguments, versions and machine give the
+    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned.
+
+    Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
+    where the folder cannot be written or the loss is lost. A folder in which no epoch was saved is removed.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
+    if not isinstance(data, Dataset):
+        raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
+    spec = spec_of(model)
+    config = config or recipe(data.name, spec.name if spec else None)
+    check_batch_size(config.batch_size, len(data.train))
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    preprocessing = make_preprocessing(data.train, _input_size(data, spec), data.framing)
+    _check_model(model, preprocessing)
+    name = spec.name if spec else type(model).__name__.lower()
+    writer = create_run(out, f"{data.name}-{name}")
+    try:
+        record = _record(model, spec, data, config, device, precision)
+        writer.save_start(record, preprocessing, None if spec else source_of(model))
+        result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
+    finally:
+        if not writer.is_usable:
+            writer.discard()
+    record["result"] = {
+        "best_epoch": result.best_epoch,
+        "num_epochs": len(result.history),
+        "stop_reason": result.stop_reason,
+    }
+    return _finish(writer, model, data, preprocessing, record)
+
+
+def _fit(
+    model: nn.Module,
+    data: Dataset,
+    preprocessing: Preprocessing,
+    config: TrainConfig,
+    precision: str,
+    observer: Observer,
+    writer: RunWriter,
+) -> FitResult:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return fit(
+        model,
+        to_device(data.train, preprocessing, device),
+        to_device(data.validation, preprocessing, device),
+        preprocessing,
+        config,
+        precision=precision,
+        observer=observer,
+        on_epoch=writer.save_epoch,
+    )
+
+
+def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int]:
+    """Height and width that the model was built for; for a model that is not glassnet's, those of the data."""
+    if spec is None:
+        return data.train.input_shape[1], data.train.input_shape[2]
+    channels, height, width = spec.input_shape
+    if channels != data.train.input_shape[0]:
+        raise UsageError(
+            f"The model was built for images with {channels} channels, and those of '{data.name}' have "
+            f"{data.train.input_shape[0]}. Build it with input_shape=({data.train.input_shape[0]}, {height}, {width})."
+        )
+    return height, width
+
+
+def _check_model(model: nn.Module, preprocessing: Preprocessing) -> None:
+    expected, found = len(preprocessing.class_names), num_outputs(model, preprocessing)
+    if expected != found:
+        raise UsageError(
+            f"The data has {expected} classes, and the model has {found} outputs. Build it with num_classes={expected}."
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError("The model has nothing to train: none of its parameters requires a gradient.")
+
+
+def _record(
+    model: nn.Module,
+    spec: ModelSpec | None,
+    data: Dataset,
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
+) -> dict[str, Any]:
+    """Everything to repeat the run, as plain values for `config.yaml`."""
+    return {
+        "glassnet": {
+            "version": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "device": describe_device(device),
+            "precision": precision,
+        },
+        "data": {
+            "name": data.name,
+            "is_named": data.name in list_datasets(),
+            "root": str(Path(data.root).resolve()) if data.root is not None else None,
+            "seed": data.seed,
+            "validation_share": data.validation_share,
+            "fingerprint": data.fingerprint(),
+            "num_train": len(data.train),
+            "num_validation": len(data.validation),
+            "num_test": len(data.test),
+        },
+        "model": model_section(model, spec),
+        "training": config.to_dict(),
+    }
+
+
+def _finish(
+    writer: RunWriter, model: nn.Module, data: Dataset, preprocessing: Preprocessing, record: dict[str, Any]
+) -> Run:
+    """Judge the best weights on the test split, store the figures, write the report."""
+    load_weights(writer.path / WEIGHTS, model)
+    logits, evaluation = None, None
+    if len(data.test):
+        examples = to_device(data.test, preprocessing, next(model.parameters()).device)
+        logits = predict_logits(model, examples.pixels, preprocessing)
+        evaluation = evaluate_logits(logits, examples.labels, preprocessing.class_names)
+    writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
+    run = open_run(writer.path, model=model, device=str(next(model.parameters()).device))
+    write_report(run, data.test, evaluation, logits)
+    return run
+
+
+def _test_figures(evaluation: Evaluation | None) -> dict[str, float]:
+    if evaluation is None:
+        return {}
+    return {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}

@@ -1,0 +1,122 @@
+"""The report of a run: gather what is to be said, and write it into the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from glassnet._errors import UsageError
+from glassnet._types import PathArg, Shape
+from glassnet.data.examples import ExampleSet
+from glassnet.evaluation.metrics import Evaluation, evaluate_logits, worst_mistakes
+from glassnet.inspection.filters import filters
+from glassnet.inspection.summary import summary
+from glassnet.runs import Run
+from glassnet.training.checkpoint import write_text
+from glassnet.views.contents import (
+    ClassScore,
+    EvaluationContents,
+    FilterContents,
+    LayerRow,
+    ReportContents,
+    WorstError,
+)
+from glassnet.views.page import MOST_ERRORS_SHOWN, render_report
+
+
+def write_report(run: Run, test: ExampleSet, evaluation: Evaluation | None, logits: Tensor | None) -> Path:
+    """Write the run's `report.html` and return its path.
+
+    `logits` `(N, num_classes)` and `evaluation` are those of the run on `test`, or None where it is empty.
+    """
+    worst = () if logits is None else _worst_errors(run, test, logits)
+    write_text(run.report_path, render_report(report_contents(run, evaluation, worst)))
+    return run.report_path
+
+
+def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
+    """Write `report.html` again, judging the run anew on the test split of the data it was trained on.
+
+    Raises `UsageError` where that data is not one that can be loaded by name, `WorkError` where it has changed.
+    """
+    test = run.load_data(root).test
+    if not len(test):
+        return write_report(run, test, None, None)
+    logits, labels = run.logits(test)
+    return write_report(run, test, evaluate_logits(logits, labels, run.class_names), logits)
+
+
+def report_contents(
+    run: Run, evaluation: Evaluation | None, worst_errors: tuple[WorstError, ...] = ()
+) -> ReportContents:
+    """Gather what the report says of a run, with the `evaluation` on its test split, if there is one."""
+    record, layers = run.record, summary(run.model, run.preprocessing.input_shape)
+    result = record.get("result", {})
+    return ReportContents(
+        title=run.path.name,
+        data_name=record["data"]["name"],
+        model_name=record["model"].get("name") or record["model"]["class"],
+        class_names=run.class_names,
+        history=[asdict(row) for row in run.history],
+        best_epoch=run.history.best.epoch,
+        stop_reason=result.get("stop_reason", ""),
+        test=None if evaluation is None else _evaluation_contents(evaluation),
+        worst_errors=worst_errors,
+        filters=_first_filters(run),
+        layers=[
+            LayerRow(
+                name=row.name,
+                kind=row.kind,
+                output_shape=_size(row.output_shape),
+                num_parameters=row.num_parameters,
+                num_multiplications=row.num_multiplications,
+            )
+            for row in layers.rows
+        ],
+        num_parameters=layers.num_parameters,
+        num_multiplications=layers.num_multiplications,
+        config=_sections(run),
+        created=record["glassnet"]["created"],
+        glassnet_version=record["glassnet"]["version"],
+    )
+
+
+def _evaluation_contents(evaluation: Evaluation) -> EvaluationContents:
+    return EvaluationContents(
+        num_examples=evaluation.num_examples,
+        accuracy=evaluation.accuracy,
+        top5_accuracy=evaluation.top5_accuracy,
+        loss=evaluation.loss,
+        confusion=evaluation.confusion,
+        per_class=[ClassScore(**asdict(row)) for row in evaluation.per_class],
+    )
+
+
+def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstError, ...]:
+    """The images with the highest loss, as they are in the data set, before preprocessing."""
+    labels = test.aligned_to(run.class_names).labels
+    mistakes = worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN)
+    return tuple(WorstError(image=test.inputs[mistake.index].numpy(), **asdict(mistake)) for mistake in mistakes)
+
+
+def _first_filters(run: Run) -> FilterContents | None:
+    try:
+        first = filters(run.model)
+    except UsageError:  # a network without convolutions has no filters to show
+        return None
+    return FilterContents(layer=first.layer, weights=first.weights.numpy())
+
+
+def _sections(run: Run) -> dict[str, Mapping[str, object]]:
+    """The config and what else repeats the run, in sections; the classes are shown elsewhere."""
+    preprocessing = asdict(run.preprocessing)
+    del preprocessing["class_names"]
+    names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
+    return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}
+
+
+def _size(shape: Shape) -> str:
+    return " \N{MULTIPLICATION SIGN} ".join(str(size) for size in shape)

@@ -1,0 +1,316 @@
+"""The run folder: everything a trained network needs to be used, repeated and judged again.
+
+config.yaml          what was run: versions, seed, data and its fingerprint, model, hyperparameters, result
+model.safetensors    the weights of the best epoch
+last.ckpt            the full training state after the last epoch
+model.py             the user's source, where the model is not one of glassnet's
+preprocessing.json   class names and what is done to an image
+metrics.csv          a row per epoch
+report.html          the report
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from glassnet._device import resolve_device
+from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
+from glassnet._types import PathArg
+from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.loader import to_device
+from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.standard import load_data
+from glassnet.evaluation.metrics import Evaluation, evaluate_logits
+from glassnet.evaluation.prediction import ImageArg, Predictions, predict_images, predict_logits
+from glassnet.models import build_model
+from glassnet.models.spec import ModelSpec
+from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_text
+from glassnet.training.config import TrainConfig
+from glassnet.training.fit import EpochEnd
+from glassnet.training.history import History
+
+CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
+SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
+REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run: its folder, and the network of its best epoch."""
+
+    path: Path
+    model: nn.Module
+    """In evaluation mode, on `device`."""
+    config: TrainConfig
+    preprocessing: Preprocessing
+    history: History
+    record: Mapping[str, Any]
+    """`config.yaml` as it stands: versions, data, model, result."""
+    device: torch.device
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}', best epoch {self.history.best.epoch} of {len(self.history)})"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the network's outputs, in order."""
+        return self.preprocessing.class_names
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies."""
+        return self.path / REPORT
+
+    def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
+        """Return logits `(N, num_classes)` and labels `(N,)` in the run's classes for a set, matched by name."""
+        on_device = to_device(examples, self.preprocessing, self.device)
+        return predict_logits(self.model, on_device.pixels, self.preprocessing), on_device.labels
+
+    def evaluate(self, examples: ExampleSet | None = None) -> Evaluation:
+        """Return the figures on `examples`, or on the test split of the run's own data.
+
+        Raises `UsageError` for a class that the run does not know and for an empty set.
+        """
+        if examples is None:
+            examples = self.load_data().test
+        logits, labels = self.logits(examples)
+        return evaluate_logits(logits, labels, self.class_names)
+
+    def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
+        """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
+
+        What cannot be read is in `.set_aside` with the reason; the others are answered in order.
+        """
+        return predict_images(self.model, images, self.preprocessing, device=self.device, top_k=top_k)
+
+    def load_data(self, root: PathArg | None = None) -> Dataset:
+        """Load the data the run was trained on, with the same splits, from `root` or from where it lay then.
+
+        Raises `UsageError` where the run was trained on data that only the caller has, and `WorkError` where the
+        data found under the same name is not the same.
+        """
+        stored = self.record["data"]
+        if not stored["is_named"]:
+            raise UsageError(
+                f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
+                "Pass the examples: run.evaluate(data.test)."
+            )
+        data = load_data(
+            stored["name"],
+            root or stored["root"],
+            seed=stored["seed"],
+            validation_share=stored["validation_share"],
+        )
+        if data.fingerprint() != stored["fingerprint"]:
+            raise WorkError(
+                f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files or "
+                "the way they are read have changed. Pass the examples yourself: run.evaluate(data.test)."
+            )
+        return data
+
+
+class RunWriter:
+    """A run folder while it is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_usable = False
+        """True as soon as an epoch is saved; until then the folder is not worth keeping."""
+
+    def save_start(self, record: Mapping[str, object], preprocessing: Preprocessing, source: str | None) -> None:
+        """Write what is known before the first epoch."""
+        self.save_record(record)
+        write_text(self.path / PREPROCESSING, preprocessing.to_json())
+        if source is not None:
+            write_text(self.path / SOURCE, source)
+
+    def save_record(self, record: Mapping[str, object]) -> None:
+        """Write `config.yaml`."""
+        write_text(self.path / CONFIG, yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True))
+
+    def save_epoch(self, end: EpochEnd) -> None:
+        """Write the state after an epoch, and the weights where they are the best so far."""
+        if end.is_best:
+            row = end.history[-1]
+            save_weights(self.path / WEIGHTS, end.weights, {"format": "pt", "epoch": str(row.epoch)})
+        save_training_state(self.path / STATE, end)
+        write_text(self.path / METRICS, end.history.to_csv())
+        self.is_usable = True
+
+    def discard(self) -> None:
+        """Remove a folder in which nothing usable was written."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def create_run(out: PathArg | None, default_name: str) -> RunWriter:
+    """Make a new, empty run folder: `out`, or `runs/<default_name>`; a taken name gets `-2`, `-3` and so on.
+
+    Raises `WorkError` where no folder can be made there. Nothing that exists is touched.
+    """
+    wanted = Path(out) if out is not None else Path("runs") / default_name
+    candidate, number = wanted, 1
+    while True:
+        try:
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            candidate.mkdir()
+            break
+        except FileExistsError:
+            if candidate.is_dir() and not any(candidate.iterdir()) and os.access(candidate, os.W_OK):
+                break
+            if not candidate.parent.is_dir():
+                raise _unwritable(wanted, f"{candidate.parent} is a file") from None
+            number += 1
+            candidate = wanted.with_name(f"{wanted.name}-{number}")
+        except OSError as error:
+            raise _unwritable(wanted, error.strerror or str(error)) from None
+    return RunWriter(candidate)
+
+
+def _unwritable(path: Path, reason: str) -> WorkError:
+    return WorkError(
+        f"Could not make the run folder {path}: {reason}. Choose another place with --out, or make it writable."
+    )
+
+
+def source_of(model: nn.Module) -> str | None:
+    """Return the source file of a model's class, or None where Python does not know it (a notebook cell)."""
+    try:
+        file = inspect.getsourcefile(type(model))
+        return Path(file).read_text(encoding="utf-8") if file else None
+    except (TypeError, OSError):
+        return None
+
+
+def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "auto") -> Run:
+    """Open a run folder: rebuild the model, load its weights, config, classes, preprocessing and history.
+
+    Nothing in the folder is executed. A run of a model that is not glassnet's needs `model`, an instance of the
+    same class, into which the weights are loaded.
+
+    Raises `UsageError` for a path that is no run folder, and `WorkError` for one with a missing, damaged or foreign
+    file; the message names the file.
+    """
+    folder = Path(path)
+    _check_files(folder)
+    record = _read_record(folder / CONFIG)
+    target = resolve_device(device)
+    preprocessing = _read(folder / PREPROCESSING, Preprocessing.from_json)
+    history = _read(folder / METRICS, History.from_csv)
+    if not len(history):
+        raise WorkError(f"Expected a row per epoch in {folder / METRICS}; it has none. Train again.")
+    if model is None:
+        model = _rebuild(folder, record)
+    load_weights(folder / WEIGHTS, model)
+    _check_outputs(folder, model, preprocessing)
+    return Run(
+        path=folder,
+        model=model.to(target).eval(),
+        config=TrainConfig.from_dict(record["training"]),
+        preprocessing=preprocessing,
+        history=history,
+        record=record,
+        device=target,
+    )
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        beside = [str(other) for other in folder.parent.glob("*") if (other / CONFIG).exists()]
+        near = nearest_names(str(folder), beside) or sorted(beside)[:3]
+        hint = f" Near it: {', '.join(near)}." if near else " `glassnet train` makes one."
+        what = "a file" if folder.exists() else "nothing"
+        raise UsageError(f"Expected a run folder at {folder}; there is {what}.{hint}")
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if len(missing) == len(REQUIRED):
+        raise UsageError(f"{folder} is not a run folder: it has none of {', '.join(REQUIRED)}.")
+    if missing:
+        raise WorkError(
+            f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. "
+            "Copy the whole folder, or train again."
+        )
+
+
+def _read(path: Path, parse):  # type: ignore[no-untyped-def]
+    """Parse a text file of a run; an error of its content is raised with the file's name."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkError(f"Could not read {path}: {error}.") from None
+    except GlassnetError as error:
+        raise WorkError(f"{path}: {error}") from None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = _read(path, yaml.safe_load)
+    except yaml.YAMLError as error:
+        raise WorkError(f"{path}: expected YAML; it does not parse: {' '.join(str(error).split())}") from None
+    sections = ("glassnet", "data", "model", "training")
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), dict) for name in sections):
+        raise WorkError(f"{path}: expected the sections {', '.join(sections)}; this is not a run's config.")
+    try:
+        TrainConfig.from_dict(record["training"])
+    except (UsageError, TypeError) as error:
+        raise WorkError(f"{path}: section training: {error}") from None
+    return record
+
+
+def _rebuild(folder: Path, record: Mapping[str, Any]) -> nn.Module:
+    stored = record["model"]
+    if stored.get("name") is None:
+        where = f"its source is in {folder / SOURCE}" if (folder / SOURCE).exists() else "its source was not known"
+        raise UsageError(
+            f"This run holds a model of the class {stored.get('class')}, which is not glassnet's; {where}. "
+            "Pass an instance to load the weights into: gn.open_run(path, model=YourModel())."
+        )
+    try:
+        return build_model(stored["name"], **stored.get("options", {}))
+    except (UsageError, TypeError) as error:
+        raise WorkError(f"{folder / CONFIG}: section model: {error}") from None
+
+
+def _check_outputs(folder: Path, model: nn.Module, preprocessing: Preprocessing) -> None:
+    expected = len(preprocessing.class_names)
+    found = num_outputs(model.cpu(), preprocessing)
+    if found != expected:
+        raise WorkError(
+            f"{folder / PREPROCESSING} names {expected} classes, and the model has {found} outputs. "
+            "Was the run folder mixed with another?"
+        )
+
+
+def num_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
+    """Return how many logits the model gives for an image of the record's shape.
+
+    Raises `UsageError` where the model does not take such an image or does not give one row of logits.
+    """
+    pixels = torch.zeros(1, *preprocessing.input_shape, dtype=torch.uint8)
+    shape = "x".join(str(size) for size in preprocessing.input_shape)
+    try:
+        logits = predict_logits(model, pixels, preprocessing)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"The model does not take images of {shape}: {str(error).splitlines()[0]}. "
+            "Build it for the data: build_model(name, input_shape=(channels, height, width))."
+        ) from None
+    if logits.ndim != 2 or len(logits) != 1:
+        raise UsageError(f"A classifier gives logits (B, num_classes); for one image this gave {tuple(logits.shape)}.")
+    return logits.shape[1]
+
+
+def model_section(model: nn.Module, spec: ModelSpec | None) -> dict[str, object]:
+    """Return the `model` section of a run's config."""
+    if spec is None:
+        return {"name": None, "class": type(model).__qualname__}
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in spec.options.items()}
+    return {"name": spec.name, "options": options}

@@ -1,0 +1,1 @@
+"""Results as something to look at: charts, pictures, tables and payloads for the scenes."""

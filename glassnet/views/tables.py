@@ -1,0 +1,70 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from glassnet.evaluation.metrics import Evaluation
+from glassnet.evaluation.prediction import Predictions
+
+MOST_CLASSES = 20
+"""A wider confusion matrix does not fit a terminal; the report has it."""
+
+
+def evaluation_view(evaluation: Evaluation) -> RenderableType:
+    """Return the figures of an evaluation: headline, a row per class, the confusion matrix."""
+    top5 = "" if evaluation.top5_accuracy is None else f"   top-5 {evaluation.top5_accuracy:.2%}"
+    headline = Text(
+        f"accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of {evaluation.num_examples:,} right)"
+        f"{top5}   loss {evaluation.loss:.4f}"
+    )
+    table = plain_table("class", "precision", "recall", "F1", "support")
+    for row in evaluation.per_class:
+        table.add_row(
+            Text(row.class_name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.support:,}"
+        )
+    parts: list[RenderableType] = [headline, Text(), table]
+    if len(evaluation.class_names) <= MOST_CLASSES:
+        parts += [Text(), Text("confusion: a row per true class, a column per predicted class"), _confusion(evaluation)]
+    return Group(*parts)
+
+
+def _confusion(evaluation: Evaluation) -> Table:
+    table = plain_table("", *evaluation.class_names)
+    for index, (name, counts) in enumerate(zip(evaluation.class_names, evaluation.confusion, strict=True)):
+        cells = [
+            Text(str(count) if count else ".", style="bold" if column == index else ("red" if count else "dim"))
+            for column, count in enumerate(counts)
+        ]
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def predictions_view(predictions: Predictions) -> RenderableType:
+    """Return a row per image: the class, its probability, the runners-up."""
+    table = plain_table("image", "class", "probability", "next", left=4, right={2})
+    for row in predictions:
+        runners_up = ", ".join(f"{name} {probability:.2%}" for name, probability in row.top[1:])
+        table.add_row(Text(row.source), Text(row.class_name, style="bold"), f"{row.probability:.2%}", Text(runners_up))
+    return table
+
+
+def rows_view(header: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+    """Return words in columns, all set left."""
+    table = plain_table(*header, left=len(header))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def plain_table(*header: str, left: int = 1, right: Iterable[int] = ()) -> Table:
+    """Return an empty table without rules, its first `left` columns set left except those in `right`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, title in enumerate(header):
+        is_left = column < left and column not in right
+        table.add_column(Text(title), justify="left" if is_left else "right", overflow="fold")
+    return table

@@ -1,0 +1,210 @@
+"""The command line as a user types it, in processes of its own where exit codes and streams matter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from glassnet import cli
+from glassnet.data.examples import Dataset
+from glassnet.runs import Run
+
+
+def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "glassnet", *map(str, words)], capture_output=True, text=True)
+
+
+def call_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple:
+    """Run a command in this process: `(exit code, standard output, standard error)`."""
+    monkeypatch.setattr(sys, "argv", ["glassnet", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    return stop.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def glassnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    return lambda *words: call_here(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def digit_file(digits: Dataset, tmp_path: Path) -> Path:
+    """A file with the first test digit, drawn large."""
+    image = Image.fromarray(digits.test.inputs[0, 0].numpy()).resize((80, 80), Image.Resampling.NEAREST)
+    image.save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
+    code = (
+        "import sys; sys.argv = ['glassnet', '--help']\n"
+        "from glassnet import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'numpy', 'PIL', 'sklearn', 'yaml'} & set(sys.modules), file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stderr.strip() == "set()"
+    for verb in ("train", "evaluate", "predict", "report", "summary", "models", "datasets"):
+        assert verb in found.stdout
+
+
+def test_train_writes_a_run_and_says_where_it_is(tmp_path: Path) -> None:
+    result = call("train", "digits", "--epochs", "1", "--out", tmp_path / "run", "--set", "max_shift=0")
+    assert result.returncode == 0
+    assert "Training on 1,295 images, 143 held out, 1 epochs" in result.stderr
+    assert "epoch 1/1" in result.stderr
+    assert "Test accuracy" in result.stdout
+    assert str(tmp_path / "run") in result.stdout
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert "max_shift: 0" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_train_as_json_prints_nothing_else(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("train", "--model", "softmax", "--epochs", "1", "--out", tmp_path / "run", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["run"] == str(tmp_path / "run")
+    assert 0 <= result["test_accuracy"] <= 1
+
+
+def test_every_flag_reaches_the_config(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    flags = "--epochs 1 --batch-size 50 --lr 0.5 --optimizer sgd --seed 7 --device cpu --precision fp32"
+    settings = ("--set", "momentum=0.25", "--set", "patience=none")
+    glassnet("train", "--model", "softmax", "--out", tmp_path / "run", *flags.split(), *settings)
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    for line in (
+        "epochs: 1\n",
+        "batch_size: 50\n",
+        "learning_rate: 0.5\n",
+        "optimizer: sgd\n",
+        "seed: 7\n",
+        "device: cpu\n",
+        "precision: fp32\n",
+        "momentum: 0.25\n",
+        "patience: null\n",
+    ):
+        assert f"  {line}" in text
+
+
+def test_predict_answers_every_kind_of_image_and_names_the_broken_one(
+    digits_run: Run, digit_file: Path, glassnet
+) -> None:  # type: ignore[no-untyped-def]
+    image = Image.open(digit_file)
+    image.convert("RGBA").save(digit_file.with_name("rgba.png"))
+    image.convert("RGB").quantize(16).save(digit_file.with_name("palette.gif"))
+    digit_file.with_name("broken.png").write_bytes(b"broken")
+    names = ("digit.png", "rgba.png", "broken.png", "palette.gif")
+    code, out, err = glassnet("predict", digits_run.path, *(digit_file.with_name(name) for name in names))
+    assert code == 1
+    assert [Path(line.split()[0]).name for line in out.splitlines()[1:]] == ["digit.png", "rgba.png", "palette.gif"]
+    assert "broken.png: expected an image" in err
+    assert "1 of 4 not read." in err
+
+
+def test_predict_as_json_holds_answers_and_failures(digits_run: Run, digit_file: Path, glassnet) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("predict", digits_run.path, digit_file, "absent.png", "--top", "2", "--json")
+    result = json.loads(out)
+    assert code == 1
+    assert len(result["predictions"][0]["top"]) == 2
+    assert result["set_aside"] == [{"source": "absent.png", "reason": "no such file"}]
+
+
+def test_predict_takes_a_folder_of_images(digits_run: Run, digit_file: Path, glassnet) -> None:  # type: ignore[no-untyped-def]
+    (digit_file.parent / "notes.txt").write_text("not an image, and not asked for")
+    code, out, _ = glassnet("predict", digits_run.path, digit_file.parent)
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    (digit_file.parent / "none").mkdir()
+    code, _, err = glassnet("predict", digits_run.path, digit_file.parent / "none")
+    assert code == 2
+    assert "there are none directly in it" in err
+
+
+def test_evaluate_prints_the_runs_figures(digits_run: Run, glassnet) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("evaluate", digits_run.path)
+    accuracy = digits_run.record["result"]["test_accuracy"]
+    assert code == 0
+    assert f"accuracy {accuracy:.2%}" in out
+    assert "precision" in out
+    assert "confusion" in out
+    code, out, _ = glassnet("evaluate", digits_run.path, "--split", "validation", "--json")
+    assert json.loads(out)["num_examples"] == 143
+
+
+def test_report_writes_the_same_report_again(digits_run: Run, glassnet) -> None:  # type: ignore[no-untyped-def]
+    before = digits_run.report_path.read_text()
+    code, out, _ = glassnet("report", digits_run.path)
+    assert code == 0
+    assert "report.html" in out
+    assert digits_run.report_path.read_text() == before
+
+
+def test_summary_takes_a_name_or_a_run(digits_run: Run, glassnet) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("summary", "lenet5")
+    assert code == 0
+    assert "61,706" in out
+    assert glassnet("summary", digits_run.path)[1] == out
+    code, out, _ = glassnet("summary", "softmax", "--input", "3x10x10", "--classes", "7", "--json")
+    assert json.loads(out)["num_parameters"] == 300 * 7 + 7
+
+
+def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: ignore[no-untyped-def]
+    assert "lenet5" in glassnet("models")[1]
+    assert {row["name"] for row in json.loads(glassnet("models", "--json")[1])} >= {"softmax", "mlp", "lenet5"}
+    assert "comes with scikit-learn" in glassnet("datasets")[1]
+    names = {row["name"] for row in json.loads(glassnet("datasets", "--json")[1])}
+    assert names == {"digits", "mnist", "fashion-mnist", "cifar10"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("train digitz", 2, "Unknown data set 'digitz'. Did you mean 'digits'"),
+        ("train --model lenet", 2, "Unknown model 'lenet'. Did you mean 'lenet5'"),
+        ("train --epochs 0", 2, "epochs must be at least 1; got 0"),
+        ("train --batch-size 5000", 2, "at most the 1295 training examples; got 5000"),
+        ("train --set epoch=3", 2, "Unknown config field 'epoch'. Did you mean 'epochs'"),
+        ("train --set epochs", 2, "--set takes FIELD=VALUE"),
+        ("train --device cuda:9", 2, "Device 'cuda:9' was asked for"),
+        ("train --device gpu", 2, "Unknown device 'gpu'"),
+        ("train --precision int8", 2, "Unknown precision 'int8'"),
+        ("train --root /absent/folder", 2, "/absent/folder"),
+        ("evaluate absent-run", 2, "Expected a run folder at absent-run; there is nothing"),
+        ("predict absent-run x.png", 2, "Expected a run folder at absent-run"),
+        ("summary lenet6", 2, "Unknown model 'lenet6'"),
+        ("summary lenet5 --input 1xbx3", 2, "--input takes sizes joined by x"),
+        ("summary lenet5 --input 1x20x20", 2, "at least 32x32 pixels"),
+        ("summary lenet5 --classes 0", 2, "num_classes must be a whole number of at least 1; got 0"),
+        ("frobnicate", 2, "No such command 'frobnicate'"),
+    ],
+)
+def test_a_users_mistake_ends_with_one_message_and_its_exit_code(
+    words: str, code: int, message: str, glassnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    found, out, err = glassnet(*words.split())
+    assert found == code
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_is_work_that_failed(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("")
+    code, _, err = glassnet("train", "--epochs", "1", "--out", tmp_path / "file" / "run")
+    assert code == 1
+    assert "Could not make the run folder" in err
+
+
+def test_the_version_is_the_packages(glassnet) -> None:  # type: ignore[no-untyped-def]
+    from glassnet._version import __version__
+
+    assert glassnet("--version")[1] == f"glassnet {__version__}\n"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from glassnet import TrainConfig, UsageError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number; got 1.5"),
+        ({"epochs": True}, "epochs must be a whole number; got True"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"learning_rate": 0}, "learning_rate must be above 0; got 0"),
+        ({"learning_rate": -0.1}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0; got nan"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number or none; got '0.1'"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum must be at least 0 and below 1; got 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be at least 0 and below 1"),
+        ({"warmup": 1}, "warmup must be at least 0 and below 1"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0"),
+        ({"max_shift": -1}, "max_shift must be at least 0"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"optimizer": "adm"}, "Unknown optimizer 'adm'. Did you mean 'adam'"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"precision": "fp64"}, "Did you mean 'fp32'"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum has no effect with the optimizer 'adam'.*sgd, rmsprop"),
+    ],
+)
+def test_a_wrong_value_is_refused_when_the_config_is_made(values: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(**values)
+
+
+def test_an_unknown_field_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Unknown config field 'epoch'. Did you mean 'epochs'"):
+        TrainConfig.from_dict({"epoch": 3})
+
+
+def test_a_config_survives_its_dictionary() -> None:
+    config = TrainConfig(epochs=3, optimizer="sgd", momentum=0.5, patience=2)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_config_is_frozen_and_derived_by_replacing() -> None:
+    config = TrainConfig(optimizer="sgd")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 3  # type: ignore[misc]
+    assert dataclasses.replace(config, optimizer="adam").optimizer == "adam"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("epochs", "3", 3),
+        ("learning_rate", "1e-3", 0.001),
+        ("schedule", "linear", "linear"),
+        ("patience", "none", None),
+    ],
+)
+def test_text_is_read_as_the_fields_type(name: str, text: str, value: object) -> None:
+    assert TrainConfig.parse(name, text) == value
+
+
+def test_text_of_another_type_is_refused() -> None:
+    with pytest.raises(UsageError, match="epochs must be a whole number; got 'many'"):
+        TrainConfig.parse("epochs", "many")
+    with pytest.raises(UsageError, match="patience must be a whole number or none; got '2.5'"):
+        TrainConfig.parse("patience", "2.5")
+    with pytest.raises(UsageError, match="Unknown config field 'epoch'"):
+        TrainConfig.parse("epoch", "3")
