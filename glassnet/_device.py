@@ -43,25 +43,17 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return `fp32` or `bf16`; `auto` takes bf16 where the hardware multiplies it natively.
+    """Return `fp32` or `bf16`; `auto` takes bf16 on a GPU that multiplies it natively, and fp32 elsewhere.
 
-    Raises `UsageError` for an unknown name.
+    On a CPU, bf16 gains only with large batches and costs with small ones, where converting outweighs multiplying:
+    it is for the caller to choose. Raises `UsageError` for an unknown name.
     """
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS)
     if name != "auto":
         return name
-    return "bf16" if has_native_bf16(device) else "fp32"
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Tell whether the device has bf16 arithmetic of its own: emulated bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
+    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if is_native else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

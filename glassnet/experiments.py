@@ -66,7 +66,7 @@ def train(
     if not isinstance(data, Dataset):
         raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
     spec = spec_of(model)
-    config = config or recipe(data.name, spec.name if spec else None)
+    config = (config or recipe(data.name, spec.name if spec else None)).resolved()
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)

@@ -37,7 +37,7 @@ def test_the_same_arguments_give_the_same_run_bit_for_bit(small_data: Dataset, t
 def test_the_config_file_says_everything_to_repeat_the_run(small_data: Dataset, tmp_path: Path) -> None:
     run = gn.train(network(), small_data, QUICK, out=tmp_path / "run", progress=False)
     record = yaml.safe_load((run.path / "config.yaml").read_text())
-    assert gn.TrainConfig.from_dict(record["training"]) == QUICK
+    assert gn.TrainConfig.from_dict(record["training"]) == run.config == QUICK.resolved()
     assert record["model"] == {"name": "softmax", "options": {"num_classes": 3, "input_shape": [1, 8, 8]}}
     assert record["data"]["fingerprint"] == small_data.fingerprint()
     assert record["glassnet"]["torch"] == torch.__version__

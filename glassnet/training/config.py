@@ -5,12 +5,13 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
 from glassnet.training.optimizer import OPTIMIZERS
-from glassnet.training.schedule import SCHEDULES
+from glassnet.training.schedule import SCHEDULES, WARMUPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class TrainConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = "auto"
-    """`fp32`, `bf16` (autocast) or `auto`: bf16 where the hardware multiplies it natively."""
+    """`fp32`, `bf16` (autocast) or `auto`: bf16 on a GPU that multiplies it natively, else fp32."""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -99,6 +100,17 @@ class TrainConfig:
                 f"momentum has no effect with the optimizer '{self.optimizer}', whose averaging is its own; "
                 f"leave it out, or choose one of: {takers}."
             )
+
+    def resolved(self) -> TrainConfig:
+        """Return the config with the usual value in place of every None that stands for one; what a run records."""
+        entry = OPTIMIZERS[self.optimizer]
+        usual: dict[str, Any] = {
+            "learning_rate": entry.learning_rate,
+            "momentum": entry.momentum,
+            "weight_decay": entry.weight_decay,
+            "warmup": WARMUPS.get(self.schedule, 0.0),
+        }
+        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain values, in the order in which they are documented."""

@@ -21,7 +21,7 @@ from glassnet.evaluation.prediction import predict_logits
 from glassnet.training.config import TrainConfig
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
-from glassnet.training.optimizer import build_optimizer, peak_learning_rate, set_learning_rate
+from glassnet.training.optimizer import build_optimizer, set_learning_rate
 from glassnet.training.schedule import learning_rate_factor
 from glassnet.training.step import NonFiniteLossError, Totals, training_step
 from glassnet.training.stopping import EarlyStopping
@@ -132,7 +132,7 @@ def fit(
 
     Raises `UsageError` for a batch larger than the set, `NonFiniteLossError` where the loss is lost.
     """
-    observer = observer or SilentObserver()
+    observer, config = observer or SilentObserver(), config.resolved()
     check_batch_size(config.batch_size, len(train))
     steps_per_epoch = len(batch_bounds(len(train), config.batch_size))
     plan = FitPlan(
@@ -240,7 +240,8 @@ class _Loop:
 
     def _set_learning_rate(self, step: int) -> float:
         factor = learning_rate_factor(self.config.schedule, step, self.plan.num_steps, self.config.warmup)
-        learning_rate = peak_learning_rate(self.config) * factor
+        assert self.config.learning_rate is not None, "fit resolves the config"
+        learning_rate = self.config.learning_rate * factor
         set_learning_rate(self.optimizer, learning_rate)
         return learning_rate
 

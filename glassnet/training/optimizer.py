@@ -44,28 +44,21 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the config's optimizer over the model's parameters.
+    """Build the optimizer of a resolved config over the model's parameters.
 
     Weight decay acts on parameters of two or more axes (kernels, matrices); biases and the scales of normalisation
     are spared.
     """
-    entry = OPTIMIZERS[config.optimizer]
-    decay = entry.weight_decay if config.weight_decay is None else config.weight_decay
+    entry, decay = OPTIMIZERS[config.optimizer], config.weight_decay
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, object]] = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    values: dict[str, object] = {"lr": peak_learning_rate(config)}
+    values: dict[str, object] = {"lr": config.learning_rate}
     if entry.has_momentum:
-        values["momentum"] = entry.momentum if config.momentum is None else config.momentum
+        values["momentum"] = config.momentum
     return entry.make([group for group in groups if group["params"]], **values)
-
-
-def peak_learning_rate(config: TrainConfig) -> float:
-    """Return the config's learning rate, or the optimizer's usual one."""
-    usual = OPTIMIZERS[config.optimizer].learning_rate
-    return usual if config.learning_rate is None else config.learning_rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -47,7 +47,7 @@ def lead(contents: ReportContents) -> list[str]:
         )
     elif test is None:
         sentences.append("Neither test nor validation images were set aside.")
-    elif pairs := confused_pairs(test.counts, contents.class_names):
+    elif (pairs := confused_pairs(test.counts, contents.class_names)) and pairs[0].count > 1:
         worst = pairs[0]
         names = f"“{worst.true_class}” called “{worst.said_class}”"
         sentences.append(f"The most frequent confusion is {names} ({times(worst.count)}).")

@@ -73,3 +73,17 @@ def test_text_of_another_type_is_refused() -> None:
         TrainConfig.parse("patience", "2.5")
     with pytest.raises(UsageError, match="Unknown config field 'epoch'"):
         TrainConfig.parse("epoch", "3")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate", "momentum", "weight_decay"),
+    [("sgd", 0.05, 0.9, 5e-4), ("adamw", 3e-3, None, 0.01), ("rmsprop", 1e-3, 0.0, 0.0)],
+)
+def test_a_resolved_config_says_the_usual_values(
+    optimizer: str, learning_rate: float, momentum: float | None, weight_decay: float
+) -> None:
+    config = TrainConfig(optimizer=optimizer).resolved()
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (learning_rate, momentum, weight_decay)
+    assert config.warmup == 0.2
+    assert config.resolved() == config
+    assert TrainConfig(optimizer=optimizer, learning_rate=9.0).resolved().learning_rate == 9
