@@ -76,8 +76,11 @@ def train(
     if as_json:
         _print_json({"run": str(run.path), "report": str(run.report_path), **result})
         return
-    accuracy, count = result["test_accuracy"], len(examples.test)
-    typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} images right)")
+    if "test_accuracy" in result:
+        accuracy, count = result["test_accuracy"], len(examples.test)
+        typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} right)")
+    elif "test_rmse" in result:
+        typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
     typer.echo(f"Next           glassnet predict {run.path} IMAGE...")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassnet._device import describe_device, resolve_device, resolve_precision
 from glassnet._errors import UsageError
@@ -16,10 +16,12 @@ from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.examples import Dataset
 from glassnet.data.loader import to_device
-from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.records import InputRecord, make_record
 from glassnet.data.standard import list_datasets
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
-from glassnet.evaluation.prediction import predict_logits
+from glassnet.evaluation.prediction import num_outputs, predict_outputs
+from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
 from glassnet.models import spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.recipes import recipe
@@ -30,13 +32,13 @@ from glassnet.runs import (
     RunWriter,
     create_run,
     model_section,
-    num_outputs,
     open_run,
     source_of,
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
+from glassnet.training.objective import Objective, make_objective
 from glassnet.views.progress import make_observer
 
 
@@ -70,8 +72,8 @@ def train(
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    preprocessing = make_preprocessing(data.train, _input_size(data, spec), data.framing)
-    _check_model(model, preprocessing)
+    preprocessing = make_record(data.train, _input_size(data, spec), data.framing)
+    objective = _check_model(model, preprocessing, config)
     name = spec.name if spec else type(model).__name__.lower()
     writer = create_run(out, f"{data.name}-{name}")
     try:
@@ -86,13 +88,13 @@ def train(
         "num_epochs": len(result.history),
         "stop_reason": result.stop_reason,
     }
-    return _finish(writer, model, data, preprocessing, record)
+    return _finish(writer, model, data, preprocessing, objective, record)
 
 
 def _fit(
     model: nn.Module,
     data: Dataset,
-    preprocessing: Preprocessing,
+    preprocessing: InputRecord,
     config: TrainConfig,
     precision: str,
     observer: Observer,
@@ -111,27 +113,27 @@ def _fit(
     )
 
 
-def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int]:
-    """Height and width that the model was built for; for a model that is not glassnet's, those of the data."""
-    if spec is None:
-        return data.train.input_shape[1], data.train.input_shape[2]
-    channels, height, width = spec.input_shape
-    if channels != data.train.input_shape[0]:
+def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int] | None:
+    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers."""
+    shape = data.train.input_shape
+    if spec is None or not data.train.is_image:
+        return None
+    if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
+        size = spec.input_shape[1:] if len(spec.input_shape) == 3 else shape[1:]
         raise UsageError(
-            f"The model was built for images with {channels} channels, and those of '{data.name}' have "
-            f"{data.train.input_shape[0]}. Build it with input_shape=({data.train.input_shape[0]}, {height}, {width})."
+            f"The model was built for inputs of {spec.input_shape}, and '{data.name}' has images of {shape}. "
+            f"Build it with input_shape={(shape[0], *size)}."
         )
-    return height, width
+    return spec.input_shape[1], spec.input_shape[2]
 
 
-def _check_model(model: nn.Module, preprocessing: Preprocessing) -> None:
-    expected, found = len(preprocessing.class_names), num_outputs(model, preprocessing)
-    if expected != found:
-        raise UsageError(
-            f"The data has {expected} classes, and the model has {found} outputs. Build it with num_classes={expected}."
-        )
+def _check_model(model: nn.Module, preprocessing: InputRecord, config: TrainConfig) -> Objective:
+    objective = make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing))
+    if config.max_shift and not isinstance(preprocessing, Preprocessing):
+        raise UsageError("max_shift moves images, and these inputs are numbers. Set it to 0.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError("The model has nothing to train: none of its parameters requires a gradient.")
+    return objective
 
 
 def _record(
@@ -169,22 +171,34 @@ def _record(
 
 
 def _finish(
-    writer: RunWriter, model: nn.Module, data: Dataset, preprocessing: Preprocessing, record: dict[str, Any]
+    writer: RunWriter,
+    model: nn.Module,
+    data: Dataset,
+    preprocessing: InputRecord,
+    objective: Objective,
+    record: dict[str, Any],
 ) -> Run:
     """Judge the best weights on the test split, store the figures, write the report."""
     load_weights(writer.path / WEIGHTS, model)
-    logits, evaluation = None, None
+    device = next(model.parameters()).device
+    outputs: Tensor | None = None
+    evaluation: Evaluation | ValueEvaluation | None = None
     if len(data.test):
-        examples = to_device(data.test, preprocessing, next(model.parameters()).device)
-        logits = predict_logits(model, examples.pixels, preprocessing)
-        evaluation = evaluate_logits(logits, examples.labels, preprocessing.class_names)
+        examples = to_device(data.test, preprocessing, device)
+        outputs = predict_outputs(model, examples.inputs, preprocessing)
+        if objective.is_classification:
+            evaluation = evaluate_logits(objective.logits(outputs), examples.labels, preprocessing.class_names)
+        else:
+            evaluation = evaluate_values(outputs, examples.labels)
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
-    run = open_run(writer.path, model=model, device=str(next(model.parameters()).device))
-    write_report(run, data.test, evaluation, logits)
+    run = open_run(writer.path, model=model, device=str(device))
+    write_report(run, data.test, evaluation, outputs)
     return run
 
 
-def _test_figures(evaluation: Evaluation | None) -> dict[str, float]:
-    if evaluation is None:
-        return {}
-    return {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
+def _test_figures(evaluation: Evaluation | ValueEvaluation | None) -> dict[str, float | None]:
+    if isinstance(evaluation, Evaluation):
+        return {"test_accuracy": evaluation.accuracy, "test_loss": evaluation.loss}
+    if isinstance(evaluation, ValueEvaluation):
+        return {"test_rmse": evaluation.root_mean_squared_error, "test_r2": evaluation.r2}
+    return {}

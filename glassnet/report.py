@@ -11,7 +11,8 @@ from torch import Tensor
 from glassnet._errors import UsageError
 from glassnet._types import PathArg, Shape
 from glassnet.data.examples import ExampleSet
-from glassnet.evaluation.metrics import Evaluation, evaluate_logits, worst_mistakes
+from glassnet.evaluation.metrics import Evaluation, worst_mistakes
+from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
 from glassnet.inspection.summary import summary
 from glassnet.runs import Run
@@ -22,17 +23,22 @@ from glassnet.views.contents import (
     FilterContents,
     LayerRow,
     ReportContents,
+    ValueContents,
     WorstError,
 )
 from glassnet.views.page import MOST_ERRORS_SHOWN, render_report
 
 
-def write_report(run: Run, test: ExampleSet, evaluation: Evaluation | None, logits: Tensor | None) -> Path:
+def write_report(
+    run: Run, test: ExampleSet, evaluation: Evaluation | ValueEvaluation | None, outputs: Tensor | None
+) -> Path:
     """Write the run's `report.html` and return its path.
 
-    `logits` `(N, num_classes)` and `evaluation` are those of the run on `test`, or None where it is empty.
+    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on `test`, or None where it is empty.
     """
-    worst = () if logits is None else _worst_errors(run, test, logits)
+    worst: tuple[WorstError, ...] = ()
+    if outputs is not None and run.objective.is_classification:
+        worst = _worst_errors(run, test, run.objective.logits(outputs))
     write_text(run.report_path, render_report(report_contents(run, evaluation, worst)))
     return run.report_path
 
@@ -45,12 +51,12 @@ def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
     test = run.load_data(root).test
     if not len(test):
         return write_report(run, test, None, None)
-    logits, labels = run.logits(test)
-    return write_report(run, test, evaluate_logits(logits, labels, run.class_names), logits)
+    outputs, _ = run.outputs(test)
+    return write_report(run, test, run.evaluate(test), outputs)
 
 
 def report_contents(
-    run: Run, evaluation: Evaluation | None, worst_errors: tuple[WorstError, ...] = ()
+    run: Run, evaluation: Evaluation | ValueEvaluation | None, worst_errors: tuple[WorstError, ...] = ()
 ) -> ReportContents:
     """Gather what the report says of a run, with the `evaluation` on its test split, if there is one."""
     record, layers = run.record, summary(run.model, run.preprocessing.input_shape)
@@ -63,7 +69,8 @@ def report_contents(
         history=[asdict(row) for row in run.history],
         best_epoch=run.history.best.epoch,
         stop_reason=result.get("stop_reason", ""),
-        test=None if evaluation is None else _evaluation_contents(evaluation),
+        test=_evaluation_contents(evaluation) if isinstance(evaluation, Evaluation) else None,
+        values=_value_contents(evaluation) if isinstance(evaluation, ValueEvaluation) else None,
         worst_errors=worst_errors,
         filters=_first_filters(run),
         layers=[
@@ -95,11 +102,18 @@ def _evaluation_contents(evaluation: Evaluation) -> EvaluationContents:
     )
 
 
+def _value_contents(evaluation: ValueEvaluation) -> ValueContents:
+    return ValueContents(**asdict(evaluation))
+
+
 def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstError, ...]:
     """The images with the highest loss, as they are in the data set, before preprocessing."""
     labels = test.aligned_to(run.class_names).labels
     mistakes = worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN)
-    return tuple(WorstError(image=test.inputs[mistake.index].numpy(), **asdict(mistake)) for mistake in mistakes)
+    return tuple(
+        WorstError(image=test.inputs[mistake.index].numpy() if test.is_image else None, **asdict(mistake))
+        for mistake in mistakes
+    )
 
 
 def _first_filters(run: Run) -> FilterContents | None:
@@ -114,6 +128,9 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
     """The config and what else repeats the run, in sections; the classes are shown elsewhere."""
     preprocessing = asdict(run.preprocessing)
     del preprocessing["class_names"]
+    for name in ("mean", "std"):  # of a wide table, a column of figures nobody reads
+        if len(preprocessing[name]) > 12:
+            preprocessing[name] = f"{len(preprocessing[name])} values, see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
     return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}
 

@@ -28,16 +28,18 @@ from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
 from glassnet._types import PathArg
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.standard import load_data
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
-from glassnet.evaluation.prediction import ImageArg, Predictions, predict_images, predict_logits
+from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
+from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
 from glassnet.models import build_model
 from glassnet.models.spec import ModelSpec
 from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_text
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import EpochEnd
 from glassnet.training.history import History
+from glassnet.training.objective import Objective, make_objective
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -52,7 +54,8 @@ class Run:
     model: nn.Module
     """In evaluation mode, on `device`."""
     config: TrainConfig
-    preprocessing: Preprocessing
+    preprocessing: InputRecord
+    objective: Objective
     history: History
     record: Mapping[str, Any]
     """`config.yaml` as it stands: versions, data, model, result."""
@@ -71,27 +74,43 @@ class Run:
         """Where the report lies."""
         return self.path / REPORT
 
+    def outputs(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
+        """Return the model's outputs `(N, num_outputs)` for a set, and its labels `(N, ...)`."""
+        on_device = to_device(examples, self.preprocessing, self.device)
+        return predict_outputs(self.model, on_device.inputs, self.preprocessing), on_device.labels
+
     def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
         """Return logits `(N, num_classes)` and labels `(N,)` in the run's classes for a set, matched by name."""
-        on_device = to_device(examples, self.preprocessing, self.device)
-        return predict_logits(self.model, on_device.pixels, self.preprocessing), on_device.labels
+        outputs, labels = self.outputs(examples)
+        return self.objective.logits(outputs), labels
 
-    def evaluate(self, examples: ExampleSet | None = None) -> Evaluation:
+    def evaluate(self, examples: ExampleSet | None = None) -> Evaluation | ValueEvaluation:
         """Return the figures on `examples`, or on the test split of the run's own data.
 
         Raises `UsageError` for a class that the run does not know and for an empty set.
         """
         if examples is None:
             examples = self.load_data().test
-        logits, labels = self.logits(examples)
-        return evaluate_logits(logits, labels, self.class_names)
+        if not self.class_names:
+            return evaluate_values(*self.outputs(examples))
+        return evaluate_logits(*self.logits(examples), self.class_names)
 
     def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
         """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
 
-        What cannot be read is in `.set_aside` with the reason; the others are answered in order.
+        What cannot be read is in `.set_aside` with the reason; the others are answered in order. A network of numbers
+        takes arrays of them. Raises `UsageError` for a regression, which has no classes to name: see `outputs`.
         """
-        return predict_images(self.model, images, self.preprocessing, device=self.device, top_k=top_k)
+        if not self.class_names:
+            raise UsageError("This run predicts values, not classes. Use run.outputs(examples) for the values.")
+        return predict_images(
+            self.model,
+            images,
+            self.preprocessing,
+            device=self.device,
+            top_k=top_k,
+            to_logits=self.objective.logits,
+        )
 
     def load_data(self, root: PathArg | None = None) -> Dataset:
         """Load the data the run was trained on, with the same splits, from `root` or from where it lay then.
@@ -127,10 +146,10 @@ class RunWriter:
         self.is_usable = False
         """True as soon as an epoch is saved; until then the folder is not worth keeping."""
 
-    def save_start(self, record: Mapping[str, object], preprocessing: Preprocessing, source: str | None) -> None:
+    def save_start(self, record: Mapping[str, object], preprocessing: InputRecord, source: str | None) -> None:
         """Write what is known before the first epoch."""
         self.save_record(record)
-        write_text(self.path / PREPROCESSING, preprocessing.to_json())
+        write_text(self.path / PREPROCESSING, record_to_json(preprocessing))
         if source is not None:
             write_text(self.path / SOURCE, source)
 
@@ -204,19 +223,21 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
     _check_files(folder)
     record = _read_record(folder / CONFIG)
     target = resolve_device(device)
-    preprocessing = _read(folder / PREPROCESSING, Preprocessing.from_json)
+    preprocessing = _read(folder / PREPROCESSING, record_from_json)
     history = _read(folder / METRICS, History.from_csv)
     if not len(history):
         raise WorkError(f"Expected a row per epoch in {folder / METRICS}; it has none. Train again.")
     if model is None:
         model = _rebuild(folder, record)
     load_weights(folder / WEIGHTS, model)
-    _check_outputs(folder, model, preprocessing)
+    model = model.to(target).eval()
+    config = TrainConfig.from_dict(record["training"])
     return Run(
         path=folder,
-        model=model.to(target).eval(),
-        config=TrainConfig.from_dict(record["training"]),
+        model=model,
+        config=config,
         preprocessing=preprocessing,
+        objective=_objective(folder, model, preprocessing, config),
         history=history,
         record=record,
         device=target,
@@ -279,33 +300,14 @@ def _rebuild(folder: Path, record: Mapping[str, Any]) -> nn.Module:
         raise WorkError(f"{folder / CONFIG}: section model: {error}") from None
 
 
-def _check_outputs(folder: Path, model: nn.Module, preprocessing: Preprocessing) -> None:
-    expected = len(preprocessing.class_names)
-    found = num_outputs(model.cpu(), preprocessing)
-    if found != expected:
-        raise WorkError(
-            f"{folder / PREPROCESSING} names {expected} classes, and the model has {found} outputs. "
-            "Was the run folder mixed with another?"
-        )
-
-
-def num_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
-    """Return how many logits the model gives for an image of the record's shape.
-
-    Raises `UsageError` where the model does not take such an image or does not give one row of logits.
-    """
-    pixels = torch.zeros(1, *preprocessing.input_shape, dtype=torch.uint8)
-    shape = "x".join(str(size) for size in preprocessing.input_shape)
+def _objective(folder: Path, model: nn.Module, preprocessing: InputRecord, config: TrainConfig) -> Objective:
     try:
-        logits = predict_logits(model, pixels, preprocessing)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"The model does not take images of {shape}: {str(error).splitlines()[0]}. "
-            "Build it for the data: build_model(name, input_shape=(channels, height, width))."
+        return make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing))
+    except UsageError as error:
+        raise WorkError(
+            f"{folder / PREPROCESSING} and the model do not belong together: {error} "
+            "Was the run folder mixed with another?"
         ) from None
-    if logits.ndim != 2 or len(logits) != 1:
-        raise UsageError(f"A classifier gives logits (B, num_classes); for one image this gave {tuple(logits.shape)}.")
-    return logits.shape[1]
 
 
 def model_section(model: nn.Module, spec: ModelSpec | None) -> dict[str, object]:

@@ -57,9 +57,13 @@ def test_the_model_given_ends_with_the_best_weights(small_data: Dataset, tmp_pat
     [
         ("lenet5", QUICK, "Expected a model .*got str. gn.build_model makes one"),
         (network(4), QUICK, "The data has 3 classes, and the model has 4 outputs. Build it with num_classes=3"),
-        (gn.build_model("softmax", num_classes=3, input_shape=(3, 8, 8)), QUICK, "images with 3 channels.*have 1"),
+        (
+            gn.build_model("softmax", num_classes=3, input_shape=(3, 8, 8)),
+            QUICK,
+            r"built for inputs of \(3, 8, 8\).*Build it with input_shape=\(1, 8, 8\)",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(63, 3)), QUICK, "does not take images of 1x8x8"),
-        (nn.Sequential(nn.Conv2d(1, 3, 3)), QUICK, r"one image this gave \(1, 3, 6, 6\)"),
+        (nn.Sequential(nn.Conv2d(1, 3, 3)), QUICK, r"one input this gave \(1, 3, 6, 6\)"),
         (network(), gn.TrainConfig(batch_size=61), "at most the 60 training examples; got 61"),
         (network(), gn.TrainConfig(device="cuda:7", batch_size=16), "Device 'cuda:7' was asked for"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 3).requires_grad_(False)), QUICK, "nothing to train"),

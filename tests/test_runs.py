@@ -86,7 +86,10 @@ def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes) -> Non
 def test_files_of_another_run_are_refused(folder: Path, digits_run: Run) -> None:
     text = (folder / "preprocessing.json").read_text().replace('    "9"\n', '    "9",\n    "ten"\n')
     (folder / "preprocessing.json").write_text(text)
-    with pytest.raises(WorkError, match=r"preprocessing.json names 11 classes, and the model has 10 outputs"):
+    with pytest.raises(
+        WorkError,
+        match=r"preprocessing.json and the model do not belong together: The data has 11 classes, and the model has 10",
+    ):
         open_run(folder)
 
 

@@ -15,22 +15,29 @@ from glassnet._types import Shape
 
 @dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """Images with their labels; one split of a data set.
+    """Inputs with their labels, or with values to predict; one split of a data set.
 
-    Raises `UsageError` where the lengths differ or a label lies outside the classes.
+    Raises `UsageError` where formats or lengths differ or a label lies outside the classes.
     """
 
     inputs: Tensor
-    """`uint8` `(N, C, H, W)`."""
+    """Images `uint8` `(N, C, H, W)`; or numbers `float32`: rows `(N, F)`, signals `(N, C, L)`, volumes
+    `(N, C, D, H, W)`."""
     labels: Tensor
-    """`int64` `(N,)`, each an index into `class_names`."""
+    """`int64` `(N,)`, each an index into `class_names`; for regression the values, `float32` `(N,)` or `(N, K)`."""
     class_names: tuple[str, ...]
+    """Empty for regression."""
 
     def __post_init__(self) -> None:
-        if self.inputs.dtype != torch.uint8 or self.inputs.ndim != 4:
+        is_images = self.inputs.dtype == torch.uint8 and self.inputs.ndim == 4
+        if not is_images and (self.inputs.dtype != torch.float32 or self.inputs.ndim < 2):
             raise UsageError(
-                f"inputs must be images as uint8 (N, C, H, W); got {self.inputs.dtype} {tuple(self.inputs.shape)}."
+                "inputs must be images as uint8 (N, C, H, W), or numbers as float32 (N, features) or (N, C, ...); "
+                f"got {self.inputs.dtype} {tuple(self.inputs.shape)}."
             )
+        if self.is_regression:
+            _check_values(self.labels, len(self.inputs))
+            return
         if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
             raise UsageError(
                 f"labels must be int64 ({len(self.inputs)},), one for each of the inputs; "
@@ -47,11 +54,22 @@ class ExampleSet:
         return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
 
     def __repr__(self) -> str:
-        return f"ExampleSet({len(self)} images {self.input_shape}, {self.num_classes} classes)"
+        what = "values to predict" if self.is_regression else f"{self.num_classes} classes"
+        return f"ExampleSet({len(self)} {'images' if self.is_image else 'inputs'} {self.input_shape}, {what})"
+
+    @property
+    def is_image(self) -> bool:
+        """True where the inputs are images."""
+        return self.inputs.dtype == torch.uint8
+
+    @property
+    def is_regression(self) -> bool:
+        """True where there are values to predict instead of classes."""
+        return not self.class_names
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of one image, `(C, H, W)`."""
+        """Shape of one input: `(C, H, W)` for images."""
         return tuple(self.inputs.shape[1:])
 
     @property
@@ -79,6 +97,14 @@ class ExampleSet:
         return ExampleSet(self.inputs, new_label[self.labels], tuple(class_names))
 
 
+def _check_values(values: Tensor, count: int) -> None:
+    if values.dtype != torch.float32 or values.ndim not in (1, 2) or len(values) != count:
+        raise UsageError(
+            f"Without class names, labels must be values to predict as float32 ({count},) or ({count}, K); "
+            f"got {values.dtype} {tuple(values.shape)}. For classes, give their names."
+        )
+
+
 def _check_labels(labels: Tensor, class_names: tuple[str, ...]) -> None:
     if len(set(class_names)) != len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
@@ -100,6 +126,8 @@ class Framing:
 
     fit: str = "stretch"
     """`crop`, `pad` or `stretch`: see `Preprocessing.fit`."""
+    is_standardised: bool = True
+    """False for inputs that are numbers and must reach the network as they are, such as the bits of a logic gate."""
     margin: float = 0.0
     """Background kept around the image, as a share of the input size, where the input is larger than the image."""
 
@@ -136,7 +164,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
-        return f"Dataset('{self.name}', {sizes}, images {self.train.input_shape}, {self.train.num_classes} classes)"
+        return f"Dataset('{self.name}', {sizes}, inputs {self.train.input_shape}, {self.train.num_classes} classes)"
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and label of every split, in hexadecimal."""

@@ -7,17 +7,15 @@ machine; normalising is one multiplication and one addition in float32.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from glassnet._errors import UsageError, WorkError, unknown_name
+from glassnet._errors import UsageError, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.images import open_image
@@ -103,7 +101,7 @@ class Preprocessing:
         pixels = np.array(image).reshape(*self.size, self.num_channels)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
-    def fit_pixels(self, pixels: Tensor) -> Tensor:
+    def fit_inputs(self, pixels: Tensor) -> Tensor:
         """Return `pixels` `uint8 (N, C, h, w)` fitted to `uint8 (N, C, H, W)`; equal to `fit_image` on each.
 
         Raises `UsageError` where the number of channels is another.
@@ -161,29 +159,9 @@ class Preprocessing:
         canvas.paste(image, (left, top))
         return canvas
 
-    def to_json(self) -> str:
-        """Return the record as JSON text; `from_json` gives an equal record back."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Preprocessing:
-        """Read a record that `to_json` wrote. Raises `WorkError` that names what is missing or foreign."""
-        try:
-            values: Any = json.loads(text)
-        except ValueError as error:
-            raise WorkError(f"Expected preprocessing as JSON; it does not parse: {error}.") from None
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            given = set(values) if isinstance(values, dict) else set()
-            raise WorkError(
-                f"Expected preprocessing with the fields {', '.join(sorted(names))}; "
-                f"missing: {', '.join(sorted(names - given)) or 'none'}; "
-                f"unknown: {', '.join(sorted(given - names)) or 'none'}."
-            )
-        try:
-            return cls(**values)
-        except (TypeError, UsageError) as error:
-            raise WorkError(f"The stored preprocessing does not hold together: {error}") from None
+    def example(self) -> Tensor:
+        """Return one fitted black image, `uint8 (1, C, H, W)`."""
+        return torch.zeros(1, *self.input_shape, dtype=torch.uint8)
 
 
 def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Framing | None = None) -> Preprocessing:
@@ -206,7 +184,7 @@ def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Fra
         fit=framing.fit,
         margin=margin,
     )
-    mean, std = channel_statistics(unmeasured.fit_pixels(examples.inputs))
+    mean, std = channel_statistics(unmeasured.fit_inputs(examples.inputs))
     return Preprocessing(**{**asdict(unmeasured), "mean": mean, "std": std})
 
 

@@ -1,7 +1,7 @@
 """Evaluation: predict, and the figures that say how right a classifier is."""
 
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits, worst_mistakes
-from glassnet.evaluation.prediction import Prediction, Predictions, predict_images, predict_logits
+from glassnet.evaluation.prediction import Prediction, Predictions, predict_images, predict_outputs
 
 __all__ = [
     "Evaluation",
@@ -9,6 +9,6 @@ __all__ = [
     "Predictions",
     "evaluate_logits",
     "predict_images",
-    "predict_logits",
+    "predict_outputs",
     "worst_mistakes",
 ]

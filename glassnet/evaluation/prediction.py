@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from glassnet._errors import UsageError
 from glassnet._modes import evaluating
 from glassnet._types import PathArg
 from glassnet.data.images import SetAside, UnreadableImageError
-from glassnet.data.loader import DeviceExamples, batch_bounds
+from glassnet.data.loader import batch_bounds
 from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.records import InputRecord
 
 BATCH_SIZE = 512
 """Images in one forward pass; small sets fit in one."""
@@ -56,61 +57,73 @@ class Predictions(Sequence[Prediction]):
         return iter(self.rows)
 
 
-def predict_logits(
-    model: nn.Module,
-    pixels: Tensor,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int = BATCH_SIZE,
-    precision: str = "fp32",
+def predict_outputs(
+    model: nn.Module, inputs: Tensor, record: InputRecord, *, batch_size: int = BATCH_SIZE, precision: str = "fp32"
 ) -> Tensor:
-    """Return the logits `(N, num_classes)`, float32, for fitted `pixels` `uint8 (N, C, H, W)`, on their device.
+    """Return the model's outputs `(N, num_outputs)`, float32, for fitted `inputs` `(N, ...)`, on their device.
 
     The model runs in evaluation mode without gradients and is left in the modes it was in.
     """
-    if not len(pixels):
-        return torch.zeros(0, len(preprocessing.class_names), device=pixels.device)
-    with evaluating(model), autocast(pixels.device, precision):
+    with evaluating(model), autocast(inputs.device, precision):
         batches = [
-            model(preprocessing.normalise(pixels[start:stop])).float()
-            for start, stop in batch_bounds(len(pixels), batch_size)
+            model(record.normalise(inputs[start:stop])).float() for start, stop in batch_bounds(len(inputs), batch_size)
         ]
-    return torch.cat(batches)
+    return torch.cat(batches) if batches else torch.zeros(0, len(record.class_names), device=inputs.device)
 
 
-def predict_examples(model: nn.Module, examples: DeviceExamples, preprocessing: Preprocessing) -> Tensor:
-    """Return the logits `(N, num_classes)` for a split on the device."""
-    return predict_logits(model, examples.pixels, preprocessing)
+def num_outputs(model: nn.Module, record: InputRecord) -> int:
+    """Return how many outputs the model gives for an input of the record's shape.
+
+    Raises `UsageError` where the model does not take such an input or does not give one row of outputs.
+    """
+    like = next((parameter for parameter in model.parameters()), None)
+    example = record.example() if like is None else record.example().to(like.device)
+    shape = "x".join(str(size) for size in record.input_shape)
+    try:
+        outputs = predict_outputs(model, example, record)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        what = "images" if isinstance(record, Preprocessing) else "inputs"
+        raise UsageError(
+            f"The model does not take {what} of {shape}: {str(error).splitlines()[0]}. "
+            "Build it for the data: build_model(name, input_shape=...), channels or features first."
+        ) from None
+    if outputs.ndim != 2 or len(outputs) != 1:
+        raise UsageError(f"A model gives a row of outputs (B, K); for one input this gave {tuple(outputs.shape)}.")
+    return outputs.shape[1]
 
 
 def predict_images(
     model: nn.Module,
     images: ImageArg | Sequence[ImageArg],
-    preprocessing: Preprocessing,
+    record: InputRecord,
     *,
     device: torch.device,
     top_k: int = 5,
+    to_logits: Callable[[Tensor], Tensor] = lambda outputs: outputs,
 ) -> Predictions:
-    """Classify image files, Pillow images or `uint8` arrays, one or many.
+    """Classify image files, Pillow images or `uint8` arrays, one or many; or arrays of numbers, for their networks.
 
-    An array is one image `(H, W)` or `(C, H, W)`, or a batch `(N, C, H, W)`. An image that cannot be read is set
-    aside with the reason, and the others are answered. Raises `UsageError` for other input and for `top_k` below 1.
+    An array is one image `(H, W)` or `(C, H, W)`, or a batch `(N, C, H, W)`; numbers are one input of the record's
+    shape, or a batch of them. `to_logits` makes one logit a class of the model's outputs. An image that cannot be
+    read is set aside with the reason, and the others are answered.
+
+    Raises `UsageError` for other input and for `top_k` below 1.
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1; got {top_k}.")
     sources: list[str] = []
     fitted: list[Tensor] = []
     set_aside: list[SetAside] = []
-    for source, image in _named_images(images):
+    for source, image in _named_images(images, len(record.input_shape)):
         try:
-            fitted.append(_fit(image, preprocessing))
+            fitted.append(_fit(image, record))
             sources.append(source)
         except UnreadableImageError as error:
             set_aside.append(SetAside(source, str(error)))
     if not fitted:
         return Predictions((), tuple(set_aside))
-    logits = predict_logits(model, torch.stack(fitted).to(device), preprocessing)
-    rows = describe_logits(logits, sources, preprocessing.class_names, top_k)
+    logits = to_logits(predict_outputs(model, torch.stack(fitted).to(device), record))
+    rows = describe_logits(logits, sources, record.class_names, top_k)
     return Predictions(rows, tuple(set_aside))
 
 
@@ -126,11 +139,11 @@ def describe_logits(
     return tuple(rows)
 
 
-def _named_images(images: ImageArg | Sequence[ImageArg]) -> list[tuple[str, ImageArg]]:
+def _named_images(images: ImageArg | Sequence[ImageArg], num_axes: int) -> list[tuple[str, ImageArg]]:
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(np.ascontiguousarray(images))
     if isinstance(images, Tensor):
-        images = list(images) if images.ndim == 4 else [images]
+        images = list(images) if images.ndim == num_axes + 1 else [images]
     elif isinstance(images, str | Path | Image.Image) or not isinstance(images, Sequence):
         images = [images]
     return [
@@ -139,15 +152,16 @@ def _named_images(images: ImageArg | Sequence[ImageArg]) -> list[tuple[str, Imag
     ]
 
 
-def _fit(image: ImageArg, preprocessing: Preprocessing) -> Tensor:
+def _fit(image: ImageArg, record: InputRecord) -> Tensor:
     if isinstance(image, np.ndarray):
         image = torch.from_numpy(np.ascontiguousarray(image))
     if isinstance(image, Tensor):
-        if image.ndim == 2:
-            image = image[None]
-        if image.ndim != 3:
-            raise UsageError(f"An image is (H, W) or (C, H, W) as uint8; got shape {tuple(image.shape)}.")
-        return preprocessing.fit_pixels(image[None].cpu())[0]
+        is_grey = image.ndim == 2 and len(record.input_shape) == 3
+        image = image[None] if is_grey else image
+        if image.ndim != len(record.input_shape):
+            shapes = "(H, W) or (C, H, W) as uint8" if len(record.input_shape) == 3 else str(record.input_shape)
+            raise UsageError(f"An input is {shapes}; got shape {tuple(image.shape)}.")
+        return record.fit_inputs(image[None].cpu())[0]
     if isinstance(image, str | Path | Image.Image):
-        return preprocessing.fit_image(image)
+        return record.fit_image(image)
     raise UsageError(f"Expected an image file, a Pillow image or a uint8 array; got {type(image).__name__}.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
+from glassnet.nn.losses import LOSSES
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import SCHEDULES, WARMUPS
 
@@ -37,6 +38,9 @@ class TrainConfig:
     """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step` or `exponential`."""
     warmup: float | None = None
     """Share of the steps over which the learning rate rises from zero; None: 0.2 for `one-cycle`, else 0."""
+    loss: str | None = None
+    """A name of `glassnet.nn.losses.LOSSES`; None takes the task's own: `squared-error`, `binary-cross-entropy` or
+    `cross-entropy`."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
@@ -57,10 +61,11 @@ class TrainConfig:
         for kind, value, known in (
             ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
             ("schedule", self.schedule, tuple(SCHEDULES)),
+            ("loss", self.loss, (None, *LOSSES)),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:
-                raise unknown_name(kind, value, known)
+                raise unknown_name(kind, str(value), [name for name in known if name])
         self._check_ranges()
         self._check_combinations()
 
@@ -94,6 +99,10 @@ class TrainConfig:
                 raise UsageError(f"{name} must be at least 0 and below 1; got {value}.")
 
     def _check_combinations(self) -> None:
+        if self.label_smoothing and self.loss not in (None, "cross-entropy"):
+            raise UsageError(
+                f"label_smoothing has no effect with loss '{self.loss}'; it is for cross-entropy. Leave it out."
+            )
         if self.momentum is not None and not OPTIMIZERS[self.optimizer].has_momentum:
             takers = ", ".join(name for name, entry in OPTIMIZERS.items() if entry.has_momentum)
             raise UsageError(

@@ -16,11 +16,13 @@ from glassnet._seed import seeded, seeded_generator
 from glassnet.data.augmentation import random_shift
 from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order
 from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import count_correct
-from glassnet.evaluation.prediction import predict_logits
+from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.training.config import TrainConfig
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
+from glassnet.training.objective import Objective, make_objective
 from glassnet.training.optimizer import build_optimizer, set_learning_rate
 from glassnet.training.schedule import learning_rate_factor
 from glassnet.training.step import NonFiniteLossError, Totals, training_step
@@ -117,16 +119,17 @@ def fit(
     model: nn.Module,
     train: DeviceExamples,
     validation: DeviceExamples,
-    preprocessing: Preprocessing,
+    record: InputRecord,
     config: TrainConfig,
     *,
-    precision: str,
+    precision: str = "fp32",
     observer: Observer | None = None,
     on_epoch: Callable[[EpochEnd], None] = lambda end: None,
 ) -> FitResult:
     """Train `model` in place; call `on_epoch` after each epoch with what there is to save.
 
-    The model, `train` and `validation` lie on one device. The result depends on the arguments alone: the global
+    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own. The model,
+    `train` and `validation` lie on one device. The result depends on the arguments alone: the global
     random state is neither read nor changed, and no observer can alter it. Ctrl-C ends the epoch after the current
     step: what is done is evaluated, saved and returned.
 
@@ -140,10 +143,12 @@ def fit(
         num_steps=config.epochs * steps_per_epoch,
         num_train=len(train),
         num_validation=len(validation),
-        device=train.pixels.device,
+        device=train.inputs.device,
         precision=precision,
     )
-    loop = _Loop(model, build_optimizer(model, config), train, validation, preprocessing, config, plan, observer)
+    objective = make_objective(config, record.class_names, num_outputs(model, record))
+    optimizer = build_optimizer(model, config)
+    loop = _Loop(model, optimizer, train, validation, record, objective, config, plan, observer)
     stopping, history, stop_reason = EarlyStopping(config.patience), History(), "all epochs done"
     observer.started(plan)
     try:
@@ -182,7 +187,8 @@ class _Loop:
     optimizer: torch.optim.Optimizer
     train: DeviceExamples
     validation: DeviceExamples
-    preprocessing: Preprocessing
+    record: InputRecord
+    objective: Objective
     config: TrainConfig
     plan: FitPlan
     observer: Observer
@@ -193,16 +199,25 @@ class _Loop:
         totals, learning_rate = Totals.zero(plan.device), 0.0
         step = (epoch - 1) * (plan.num_steps // plan.num_epochs)
         order = shuffled_order(len(self.train), config.seed, epoch, plan.device)
+        fill = self.record.fill if isinstance(self.record, Preprocessing) else 0
         shifts = seeded_generator(config.seed, "shift", epoch)
         self.model.train()
         started = shown = time.perf_counter()
         try:
-            for pixels, labels in self.train.batches(config.batch_size, order):
+            for inputs, labels in self.train.batches(config.batch_size, order):
                 learning_rate = self._set_learning_rate(step)
                 if config.max_shift:
-                    pixels = random_shift(pixels, config.max_shift, self.preprocessing.fill, shifts)
-                images = self.preprocessing.normalise(pixels)
-                training_step(self.model, self.optimizer, images, labels, config, plan.precision, totals)
+                    inputs = random_shift(inputs, config.max_shift, fill, shifts)
+                training_step(
+                    self.model,
+                    self.optimizer,
+                    self.record.normalise(inputs),
+                    labels,
+                    self.objective,
+                    totals,
+                    precision=plan.precision,
+                    max_gradient_norm=config.max_gradient_norm,
+                )
                 step += 1
                 now = time.perf_counter()
                 if now - shown >= REFRESH_S:
@@ -214,14 +229,16 @@ class _Loop:
         except NonFiniteLossError as error:
             raise _explained(error, epoch, step, learning_rate) from None
         images_per_s = totals.num_examples / (time.perf_counter() - started)
-        validation_loss, validation_accuracy = mean_loss_and_accuracy(self.model, self.validation, self.preprocessing)
+        validation_loss, validation_accuracy = mean_loss_and_accuracy(
+            self.model, self.validation, self.record, self.objective
+        )
         return EpochRow(
             epoch=epoch,
             step=step,
             num_examples=totals.num_examples,
             learning_rate=learning_rate,
             train_loss=train_loss,
-            train_accuracy=train_accuracy,
+            train_accuracy=train_accuracy if self.objective.is_classification else math.nan,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             images_per_s=images_per_s,
@@ -253,14 +270,16 @@ class _Loop:
 
 
 def mean_loss_and_accuracy(
-    model: nn.Module, examples: DeviceExamples, preprocessing: Preprocessing
+    model: nn.Module, examples: DeviceExamples, record: InputRecord, objective: Objective
 ) -> tuple[float, float]:
-    """Return mean cross-entropy (nats, no smoothing) and accuracy in evaluation mode; nan for an empty split."""
+    """Return the mean loss (no smoothing) and the accuracy in evaluation mode; nan where there is none."""
     if not len(examples):
         return math.nan, math.nan
-    logits = predict_logits(model, examples.pixels, preprocessing)
-    loss = torch.nn.functional.cross_entropy(logits.double(), examples.labels)
-    return float(loss), int(count_correct(logits, examples.labels)) / len(examples)
+    outputs = predict_outputs(model, examples.inputs, record)
+    loss = objective.value(outputs, examples.labels).item()
+    if not objective.is_classification:
+        return loss, math.nan
+    return loss, int(count_correct(objective.logits(outputs), examples.labels)) / len(examples)
 
 
 def _explained(error: WorkError, epoch: int, step: int, learning_rate: float) -> NonFiniteLossError:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from glassnet._device import autocast
 from glassnet._errors import WorkError
 from glassnet.evaluation.metrics import count_correct
-from glassnet.training.config import TrainConfig
+from glassnet.training.objective import Objective
 
 
 class NonFiniteLossError(WorkError):
@@ -44,27 +44,34 @@ class Totals:
 def training_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
-    config: TrainConfig,
-    precision: str,
+    objective: Objective,
     totals: Totals,
+    *,
+    precision: str = "fp32",
+    max_gradient_norm: float | None = None,
 ) -> None:
-    """Forward, loss, backward, update on one batch: `images` `(B, C, H, W)` float32, `labels` `(B,)`.
+    """Forward, loss, backward, update on one batch: `inputs` `(B, ...)` float32, `labels` `(B,)`.
 
-    Raises `NonFiniteLossError` before the update; on an accelerator the loss is not waited for, and whoever reads
-    `totals` checks.
+    A model with auxiliary heads (GoogLeNet's) offers `auxiliary_loss(labels)`, which is added. Raises
+    `NonFiniteLossError` before the update; on an accelerator the loss is not waited for, and whoever reads `totals`
+    checks.
     """
-    with autocast(images.device, precision):
-        logits = model(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+    with autocast(inputs.device, precision):
+        outputs = model(inputs)
+    loss = objective.value(outputs, labels, objective.label_smoothing)
+    if getattr(model, "auxiliary_logits", None):
+        auxiliary_loss: Callable[[Tensor], Tensor] = model.auxiliary_loss  # type: ignore[assignment]
+        loss = loss + auxiliary_loss(labels)
     if loss.device.type == "cpu" and not math.isfinite(loss.item()):
         raise NonFiniteLossError(f"the loss of a batch became {loss.item()}")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if config.max_gradient_norm is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+    if max_gradient_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     optimizer.step()
     totals.loss += loss.detach() * len(labels)
-    totals.correct += count_correct(logits.detach(), labels)
+    if objective.is_classification:
+        totals.correct += count_correct(objective.logits(outputs.detach()), labels)
     totals.num_examples += len(labels)

@@ -69,6 +69,19 @@ class EvaluationContents:
         return self.num_examples - self.num_right
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValueContents:
+    """The result of a regression on the test set."""
+
+    num_examples: int
+    mean_squared_error: float
+    root_mean_squared_error: float
+    """In the unit of the values."""
+    mean_absolute_error: float
+    r2: float | None
+    """Share of the values' variance that is explained."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorstError:
     """One test image that was named wrong."""
@@ -127,6 +140,8 @@ class ReportContents:
     stop_reason: str = ""
     """Continues "it stopped because": `all 12 epochs were done`."""
     test: EvaluationContents | None = None
+    values: ValueContents | None = None
+    """In place of `test` where values are predicted."""
     worst_errors: Sequence[WorstError] = ()
     filters: FilterContents | None = None
     layers: Sequence[LayerRow] = ()

@@ -10,13 +10,16 @@ from rich.text import Text
 
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import Predictions
+from glassnet.evaluation.regression import ValueEvaluation
 
 MOST_CLASSES = 20
 """A wider confusion matrix does not fit a terminal; the report has it."""
 
 
-def evaluation_view(evaluation: Evaluation) -> RenderableType:
+def evaluation_view(evaluation: Evaluation | ValueEvaluation) -> RenderableType:
     """Return the figures of an evaluation: headline, a row per class, the confusion matrix."""
+    if isinstance(evaluation, ValueEvaluation):
+        return _value_view(evaluation)
     top5 = "" if evaluation.top5_accuracy is None else f"   top-5 {evaluation.top5_accuracy:.2%}"
     headline = Text(
         f"accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of {evaluation.num_examples:,} right)"
@@ -31,6 +34,14 @@ def evaluation_view(evaluation: Evaluation) -> RenderableType:
     if len(evaluation.class_names) <= MOST_CLASSES:
         parts += [Text(), Text("confusion: a row per true class, a column per predicted class"), _confusion(evaluation)]
     return Group(*parts)
+
+
+def _value_view(evaluation: ValueEvaluation) -> RenderableType:
+    rows = {name.replace("_", " "): value for name, value in evaluation.to_dict().items()}
+    table = plain_table("figure", "value")
+    for name, value in rows.items():
+        table.add_row(name, f"{value:,.6g}" if isinstance(value, int | float) else "none")
+    return table
 
 
 def _confusion(evaluation: Evaluation) -> Table:

@@ -21,6 +21,9 @@ def headline(contents: ReportContents) -> str:
     if test is not None:
         images, errors = plural(test.num_examples, "test image"), plural(test.num_errors, "error")
         return f"{model} names {percent(test.accuracy)} of {images} of {data} right ({errors})."
+    if contents.values is not None:
+        examples, error = plural(contents.values.num_examples, "test example"), contents.values.root_mean_squared_error
+        return f"{model} predicts the values of {examples} of {data} with a typical error of {number(error)}."
     accuracy = at_best(contents, "validation_accuracy")
     if math.isfinite(accuracy):
         return f"{model} names {percent(accuracy)} of the validation images of {data} right."
@@ -40,6 +43,8 @@ def lead(contents: ReportContents) -> list[str]:
         )
     if contents.stop_reason:
         sentences.append(f"Training stopped: {contents.stop_reason.rstrip('.')}.")
+    if contents.values is not None:
+        return sentences
     if test is None and has_validation(contents):
         sentences.append(
             "No test images were set aside. The validation images helped to choose the weights, so expect somewhat "
@@ -107,7 +112,7 @@ def wilson_interval(num_right: int, num_examples: int) -> tuple[float, float]:
 
 def key_figures(contents: ReportContents) -> list[tuple[str, str, str]]:
     """Return name, number and remark of each key figure, the answer first."""
-    figures = _test_figures(contents)
+    figures = _test_figures(contents) + _value_figures(contents)
     validation = at_best(contents, "validation_accuracy")
     if math.isfinite(validation):
         figures.append(("Validation accuracy", percent(validation), f"at epoch {contents.best_epoch}, the one kept"))
@@ -115,6 +120,20 @@ def key_figures(contents: ReportContents) -> list[tuple[str, str, str]]:
         ("Parameters", _magnitude(contents.num_parameters), "numbers that were learned"),
         ("Multiplications", _magnitude(contents.num_multiplications), "to name one image"),
     ]
+    return figures
+
+
+def _value_figures(contents: ReportContents) -> list[tuple[str, str, str]]:
+    values = contents.values
+    if values is None:
+        return []
+    figures = [
+        ("Root mean squared error", number(values.root_mean_squared_error), "in the unit of the values"),
+        ("Mean absolute error", number(values.mean_absolute_error), "likewise"),
+        ("Test examples", f"{values.num_examples:,}", "that played no part in training"),
+    ]
+    if values.r2 is not None:
+        figures.insert(1, ("R\N{SUPERSCRIPT TWO}", number(values.r2), "share of the variance that is explained"))
     return figures
 
 

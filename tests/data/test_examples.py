@@ -18,8 +18,9 @@ def test_a_label_outside_the_classes_is_refused_with_the_example_at_fault() -> N
 
 
 def test_inputs_of_another_format_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"uint8 \(N, C, H, W\); got torch.float32 \(2, 1, 2, 2\)"):
-        ExampleSet(torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64), ("a",))
+    for inputs in (torch.zeros(2, 1, 2, 2, dtype=torch.float64), torch.zeros(2, 1, 2, dtype=torch.uint8)):
+        with pytest.raises(UsageError, match=r"images as uint8 \(N, C, H, W\), or numbers as float32.*got torch"):
+            ExampleSet(inputs, torch.zeros(2, dtype=torch.int64), ("a",))
     with pytest.raises(UsageError, match=r"labels must be int64 \(2,\)"):
         ExampleSet(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), ("a",))
 

@@ -11,6 +11,7 @@ from PIL import Image
 from glassnet import UsageError, WorkError
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.preprocessing import Preprocessing, channel_statistics, make_preprocessing
+from glassnet.data.records import record_from_json, record_to_json
 
 
 def grey_record(size: tuple[int, int] = (8, 8), **values: object) -> Preprocessing:
@@ -45,22 +46,22 @@ def test_the_same_image_gives_the_same_pixels_through_a_file_and_through_an_arra
     channels = 3 if mode == "RGB" else 1
     record = grey_record((12, 12), fit=fit, mode=mode, margin=margin, mean=(0.5,) * channels, std=(0.25,) * channels)
     pixels = noise(3, channels, *shape)
-    together = record.fit_pixels(pixels)
+    together = record.fit_inputs(pixels)
     for index, image in enumerate(pixels):
         Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(tmp_path / f"{index}.png")
         assert torch.equal(record.fit_image(tmp_path / f"{index}.png"), together[index])
-        assert torch.equal(record.fit_pixels(image[None])[0], together[index])
+        assert torch.equal(record.fit_inputs(image[None])[0], together[index])
     assert together.shape == (3, channels, 12, 12)
 
 
 def test_an_image_of_the_input_size_is_left_untouched() -> None:
     pixels = noise(2, 1, 8, 8)
-    assert torch.equal(grey_record().fit_pixels(pixels), pixels)
+    assert torch.equal(grey_record().fit_inputs(pixels), pixels)
 
 
 def test_a_margin_surrounds_the_image_with_the_fill() -> None:
     pixels = noise(2, 1, 4, 4)
-    fitted = grey_record(margin=2, fill=7).fit_pixels(pixels)
+    fitted = grey_record(margin=2, fill=7).fit_inputs(pixels)
     assert torch.equal(fitted[:, :, 2:6, 2:6], pixels)
     fitted[:, :, 2:6, 2:6] = 7
     assert (fitted == 7).all()
@@ -69,12 +70,12 @@ def test_a_margin_surrounds_the_image_with_the_fill() -> None:
 def test_crop_takes_the_centre_of_a_wide_image() -> None:
     pixels = torch.zeros(1, 1, 8, 24, dtype=torch.uint8)
     pixels[:, :, :, 8:16] = 200
-    assert (grey_record(fit="crop").fit_pixels(pixels) == 200).all()
+    assert (grey_record(fit="crop").fit_inputs(pixels) == 200).all()
 
 
 def test_pad_keeps_the_whole_image_in_its_proportions() -> None:
     pixels = torch.full((1, 1, 8, 16), 200, dtype=torch.uint8)
-    fitted = grey_record(fit="pad", fill=9).fit_pixels(pixels)[0, 0]
+    fitted = grey_record(fit="pad", fill=9).fit_inputs(pixels)[0, 0]
     assert (fitted[2:6] == 200).all()
     assert (fitted[:2] == 9).all()
     assert (fitted[6:] == 9).all()
@@ -83,13 +84,13 @@ def test_pad_keeps_the_whole_image_in_its_proportions() -> None:
 def test_stretch_fills_the_input_with_the_whole_image() -> None:
     pixels = torch.zeros(1, 1, 4, 16, dtype=torch.uint8)
     pixels[:, :, :, 8:] = 255
-    fitted = grey_record(interpolation="nearest").fit_pixels(pixels)[0, 0]
+    fitted = grey_record(interpolation="nearest").fit_inputs(pixels)[0, 0]
     assert (fitted[:, :4] == 0).all()
     assert (fitted[:, 4:] == 255).all()
 
 
 def test_an_extremely_thin_image_keeps_at_least_one_pixel() -> None:
-    fitted = grey_record(fit="pad", fill=0).fit_pixels(torch.full((1, 1, 1, 400), 90, dtype=torch.uint8))
+    fitted = grey_record(fit="pad", fill=0).fit_inputs(torch.full((1, 1, 1, 400), 90, dtype=torch.uint8))
     assert (fitted == 90).sum() == 8
 
 
@@ -112,31 +113,31 @@ def test_a_margin_is_kept_only_where_the_input_is_larger_than_the_image() -> Non
     framing = Framing("stretch", margin=1 / 16)
     larger, same = make_preprocessing(examples, (32, 32), framing), make_preprocessing(examples, (28, 28), framing)
     assert (larger.margin, same.margin) == (2, 0)
-    assert torch.equal(larger.fit_pixels(examples.inputs)[:, :, 2:30, 2:30], examples.inputs)
+    assert torch.equal(larger.fit_inputs(examples.inputs)[:, :, 2:30, 2:30], examples.inputs)
 
 
 def test_the_record_survives_its_file() -> None:
     record = grey_record(mean=(0.1307,), std=(1 / 3,), fit="pad", margin=1, fill=3)
-    assert Preprocessing.from_json(record.to_json()) == record
+    assert record_from_json(record_to_json(record)) == record
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "does not parse"),
-        ("[]", "missing: class_names"),
-        ('{"mode": "L"}', "missing: class_names, fill, fit, interpolation, margin, mean, size, std"),
+        ("[]", "of the kind image or numbers; got None"),
+        ('{"kind": "image", "mode": "L"}', "missing: class_names, fill, fit, interpolation, margin, mean, size, std"),
     ],
 )
 def test_a_foreign_file_is_refused_by_what_it_lacks(text: str, message: str) -> None:
     with pytest.raises(WorkError, match=message):
-        Preprocessing.from_json(text)
+        record_from_json(text)
 
 
 def test_a_record_with_one_foreign_value_is_refused() -> None:
-    text = grey_record().to_json().replace('"stretch"', '"squash"')
+    text = record_to_json(grey_record()).replace('"stretch"', '"squash"')
     with pytest.raises(WorkError, match="does not hold together: Unknown fit 'squash'"):
-        Preprocessing.from_json(text)
+        record_from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -158,4 +159,4 @@ def test_values_that_make_no_sense_are_refused_when_the_record_is_made(values: d
 
 def test_pixels_with_other_channels_are_refused() -> None:
     with pytest.raises(UsageError, match=r"uint8 \(N, 1, height, width\); got torch.uint8 \(2, 3, 8, 8\)"):
-        grey_record().fit_pixels(noise(2, 3, 8, 8))
+        grey_record().fit_inputs(noise(2, 3, 8, 8))

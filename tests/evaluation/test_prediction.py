@@ -10,7 +10,7 @@ from torch import nn
 
 from glassnet import UsageError
 from glassnet.data.preprocessing import Preprocessing
-from glassnet.evaluation.prediction import predict_images, predict_logits
+from glassnet.evaluation.prediction import predict_images, predict_outputs
 
 RECORD = Preprocessing(class_names=("dark", "light"), mode="L", size=(4, 4), mean=(0.5,), std=(0.5,))
 CPU = torch.device("cpu")
@@ -74,10 +74,10 @@ def test_probabilities_sum_to_one_and_come_best_first() -> None:
 
 def test_the_batch_size_does_not_change_the_answers() -> None:
     pixels = torch.randint(0, 256, (37, 1, 4, 4), dtype=torch.uint8)
-    whole, parts = (predict_logits(Brightness(), pixels, RECORD, batch_size=size) for size in (64, 5))
+    whole, parts = (predict_outputs(Brightness(), pixels, RECORD, batch_size=size) for size in (64, 5))
     assert torch.allclose(whole, parts, atol=1e-6)
     assert whole.shape == (37, 2)
-    assert predict_logits(Brightness(), pixels[:0], RECORD).shape == (0, 2)
+    assert predict_outputs(Brightness(), pixels[:0], RECORD).shape == (0, 2)
 
 
 def test_predicting_leaves_every_module_in_its_mode_also_after_an_error() -> None:
@@ -85,10 +85,10 @@ def test_predicting_leaves_every_module_in_its_mode_also_after_an_error() -> Non
     model.train()
     model[1].eval()
     pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    predict_logits(model, pixels, RECORD)
+    predict_outputs(model, pixels, RECORD)
     assert [module.training for module in model.modules()] == [True, True, True, False]
     with pytest.raises(TypeError):
-        predict_logits(nn.Sequential(model, nn.Bilinear(2, 2, 2)), pixels, RECORD)
+        predict_outputs(nn.Sequential(model, nn.Bilinear(2, 2, 2)), pixels, RECORD)
     assert [module.training for module in model.modules()] == [True, True, True, False]
     assert torch.is_grad_enabled()
 
@@ -98,7 +98,7 @@ def test_other_things_are_refused() -> None:
         predict_images(Brightness(), [3], RECORD, device=CPU)  # type: ignore[list-item]
     with pytest.raises(UsageError, match=r"got torch.float32"):
         predict_images(Brightness(), torch.zeros(1, 4, 4), RECORD, device=CPU)
-    with pytest.raises(UsageError, match=r"An image is \(H, W\) or \(C, H, W\) as uint8; got shape \(4,\)"):
+    with pytest.raises(UsageError, match=r"An input is \(H, W\) or \(C, H, W\) as uint8; got shape \(4,\)"):
         predict_images(Brightness(), torch.zeros(4, dtype=torch.uint8), RECORD, device=CPU)
     with pytest.raises(UsageError, match="top_k must be at least 1; got 0"):
         predict_images(Brightness(), light(1), RECORD, device=CPU, top_k=0)

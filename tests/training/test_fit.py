@@ -54,7 +54,7 @@ def test_plain_gradient_descent_is_what_the_textbook_says(small_data: Dataset) -
     train, _, record = prepared(small_data)
     by_hand, by_fit = (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)) for _ in range(2))
     by_fit.load_state_dict(by_hand.state_dict())
-    loss = F.cross_entropy(by_hand(record.normalise(train.pixels)), train.labels)
+    loss = F.cross_entropy(by_hand(record.normalise(train.inputs)), train.labels)
     gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
     expected = [w - 0.5 * g for w, g in zip(by_hand.parameters(), gradients, strict=True)]
     options = {"momentum": 0, "weight_decay": 0, "schedule": "constant", "learning_rate": 0.5}
@@ -107,7 +107,7 @@ def test_the_rows_say_what_happened(small_data: Dataset) -> None:
     assert second.learning_rate == pytest.approx(0.01 / 8)
     _, validation, record = prepared(small_data)
     with evaluating(model):
-        logits = model(record.normalise(validation.pixels))
+        logits = model(record.normalise(validation.inputs))
     assert second.validation_loss == pytest.approx(float(F.cross_entropy(logits, validation.labels)), abs=1e-6)
     assert second.validation_accuracy == (logits.argmax(1) == validation.labels).float().mean()
     assert first.images_per_s > 0
@@ -138,7 +138,7 @@ def test_what_is_saved_as_best_is_the_state_at_the_lowest_loss(small_data: Datas
 
 def test_without_a_hold_out_split_the_last_epoch_counts(small_data: Dataset) -> None:
     train, validation, record = prepared(small_data)
-    empty = DeviceExamples(validation.pixels[:0], validation.labels[:0])
+    empty = DeviceExamples(validation.inputs[:0], validation.labels[:0])
     result = fit(network(), train, empty, record, TrainConfig(epochs=3, batch_size=16), precision="fp32")
     assert result.best_epoch == 3
     assert math.isnan(result.history[0].validation_loss)
@@ -155,11 +155,11 @@ def test_a_lost_loss_stops_before_the_update_and_says_where(small_data: Dataset)
 
     def poison(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
         calls["count"] += 1
-        return output * float("nan") if calls["count"] == 6 else output
+        return output * float("nan") if calls["count"] == 7 else output
 
     model[5].register_forward_hook(poison)
     train, _, record = prepared(small_data)
-    empty = DeviceExamples(train.pixels[:0], train.labels[:0])
+    empty = DeviceExamples(train.inputs[:0], train.labels[:0])
     with pytest.raises(NonFiniteLossError, match=r"epoch 2 at step 5 with learning rate .*became nan.*Lower --lr"):
         fit(model, train, empty, record, TrainConfig(epochs=3, batch_size=16), precision="fp32")
     assert torch.isfinite(weights(model)).all()
