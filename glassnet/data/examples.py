@@ -1,4 +1,4 @@
-"""Labelled examples in memory, and the splits of a data set."""
+"""Labelled examples, in memory or as image files, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glassnet._errors import UsageError, unknown_name
 from glassnet._types import Shape
+from glassnet.data.image_files import ImageFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,25 +21,21 @@ class ExampleSet:
     Raises `UsageError` where formats or lengths differ or a label lies outside the classes.
     """
 
-    inputs: Tensor
-    """Images `uint8` `(N, C, H, W)`; or numbers `float32`: rows `(N, F)`, signals `(N, C, L)`, volumes
-    `(N, C, D, H, W)`."""
+    inputs: Tensor | ImageFiles
+    """Images `uint8` `(N, C, H, W)`, or their files where the sizes differ; or numbers `float32`: rows `(N, F)`,
+    signals `(N, C, L)`, volumes `(N, C, D, H, W)`."""
     labels: Tensor
     """`int64` `(N,)`, each an index into `class_names`; for regression the values, `float32` `(N,)` or `(N, K)`."""
     class_names: tuple[str, ...]
     """Empty for regression."""
 
     def __post_init__(self) -> None:
-        is_images = self.inputs.dtype == torch.uint8 and self.inputs.ndim == 4
-        if not is_images and (self.inputs.dtype != torch.float32 or self.inputs.ndim < 2):
-            raise UsageError(
-                "inputs must be images as uint8 (N, C, H, W), or numbers as float32 (N, features) or (N, C, ...); "
-                f"got {self.inputs.dtype} {tuple(self.inputs.shape)}."
-            )
+        if not isinstance(self.inputs, ImageFiles):
+            _check_inputs(self.inputs)
         if self.is_regression:
             _check_values(self.labels, len(self.inputs))
             return
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
+        if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.inputs),):
             raise UsageError(
                 f"labels must be int64 ({len(self.inputs)},), one for each of the inputs; "
                 f"got {self.labels.dtype} {tuple(self.labels.shape)}."
@@ -55,12 +52,15 @@ class ExampleSet:
 
     def __repr__(self) -> str:
         what = "values to predict" if self.is_regression else f"{self.num_classes} classes"
-        return f"ExampleSet({len(self)} {'images' if self.is_image else 'inputs'} {self.input_shape}, {what})"
+        kind = (
+            "image files, typically" if isinstance(self.inputs, ImageFiles) else "images" if self.is_image else "inputs"
+        )
+        return f"ExampleSet({len(self)} {kind} {self.input_shape}, {what})"
 
     @property
     def is_image(self) -> bool:
-        """True where the inputs are images."""
-        return self.inputs.dtype == torch.uint8
+        """True where the inputs are images, in memory or as files."""
+        return isinstance(self.inputs, ImageFiles) or self.inputs.dtype == torch.uint8
 
     @property
     def is_regression(self) -> bool:
@@ -69,8 +69,8 @@ class ExampleSet:
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of one input: `(C, H, W)` for images."""
-        return tuple(self.inputs.shape[1:])
+        """Shape of one input: `(C, H, W)` for images; for image files the median height and width."""
+        return self.inputs.typical_shape if isinstance(self.inputs, ImageFiles) else tuple(self.inputs.shape[1:])
 
     @property
     def num_classes(self) -> int:
@@ -95,6 +95,15 @@ class ExampleSet:
                 raise unknown_name("class", name, class_names, f"{count} examples have this label.")
         new_label = torch.tensor([position.get(name, 0) for name in self.class_names], dtype=torch.int64)
         return ExampleSet(self.inputs, new_label[self.labels], tuple(class_names))
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    is_images = inputs.dtype == torch.uint8 and inputs.ndim == 4
+    if not is_images and (inputs.dtype != torch.float32 or inputs.ndim < 2):
+        raise UsageError(
+            "inputs must be images as uint8 (N, C, H, W), or numbers as float32 (N, features) or (N, C, ...); "
+            f"got {inputs.dtype} {tuple(inputs.shape)}."
+        )
 
 
 def _check_values(values: Tensor, count: int) -> None:
@@ -167,10 +176,13 @@ class Dataset:
         return f"Dataset('{self.name}', {sizes}, inputs {self.train.input_shape}, {self.train.num_classes} classes)"
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over every image and label of every split, in hexadecimal."""
+        """Return a SHA-256 over every image and label of every split, in hexadecimal; of files, over their digests."""
         digest = hashlib.sha256("\0".join(self.class_names).encode())
         for split in (self.train, self.validation, self.test):
-            digest.update(repr(tuple(split.inputs.shape)).encode())
-            digest.update(split.inputs.contiguous().numpy().data)
+            if isinstance(split.inputs, ImageFiles):
+                digest.update(f"{len(split)} files {split.inputs.mode} {' '.join(split.inputs.digests)}".encode())
+            else:
+                digest.update(repr(tuple(split.inputs.shape)).encode())
+                digest.update(split.inputs.contiguous().numpy().data)
             digest.update(split.labels.contiguous().numpy().data)
         return digest.hexdigest()

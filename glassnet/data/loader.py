@@ -1,4 +1,4 @@
-"""Batches from examples that lie in memory: no worker processes, no per-image Python."""
+"""Batches from examples at the network's input size: no worker processes, no per-image Python."""
 
 from __future__ import annotations
 
@@ -9,38 +9,74 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glassnet._errors import UsageError
 from glassnet._seed import seeded_generator
 from glassnet.data.examples import ExampleSet
+from glassnet.data.image_cache import readable_files
+from glassnet.data.image_files import ImageFiles
+from glassnet.data.images import SetAside
+from glassnet.data.memory import available_bytes
+from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
+
+MEMORY_SHARE = 0.5
+"""The share of the available memory that one split may take where no budget is given."""
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceExamples:
-    """A split on the device at the network's input size, as one tensor.
+    """A split for the device at the network's input size, as one tensor.
 
-    Keeping images as `uint8` costs a quarter of float32's memory; each batch is normalised when it is used.
+    Keeping images as `uint8` costs a quarter of float32's memory; each batch is normalised when it is used. A split
+    that is too large for the memory lies where there is room, and each batch is moved when it is used.
     """
 
     inputs: Tensor
-    """Fitted, not yet normalised: `uint8` `(N, C, H, W)`, or `float32` `(N, ...)`."""
+    """Fitted, not yet normalised: `uint8` `(N, C, H, W)`, or `float32` `(N, ...)`. On the device where it has room,
+    else in the machine's memory, else on disk."""
     labels: Tensor
-    """`int64` `(N,)`; for regression `float32` `(N,)` or `(N, K)`."""
+    """`int64` `(N,)`; for regression `float32` `(N,)` or `(N, K)`. Always on the device."""
+    set_aside: tuple[SetAside, ...] = ()
+    """Image files that could not be decoded and are not among the examples."""
+    positions: Tensor | None = None
+    """Where each example stands in the split, `int64` `(N,)` on the CPU; None where all of the split is here."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.labels.device
+
+    def present(self, examples: ExampleSet) -> ExampleSet:
+        """Return those of `examples`, the split that this was made of, that are here: all but the files set aside."""
+        return examples if self.positions is None else examples[self.positions]
+
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(inputs, labels)` in batches, in `order` `(N,)` where one is given, each example once.
+        """Yield `(inputs, labels)` in batches on the device, in `order` `(N,)` where one is given, each example once.
 
         The last batch holds the remainder; a remainder of one example joins the batch before it, because batch
         normalisation has no spread over a single example.
         """
+        if self.inputs.device != self.device:
+            yield from self._moved_batches(batch_size, order)
+            return
         for start, stop in batch_bounds(len(self), batch_size):
             if order is None:
                 yield self.inputs[start:stop], self.labels[start:stop]
             else:
                 chosen = order[start:stop]
                 yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def _moved_batches(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gather each batch in pinned memory, from which an accelerator fetches it while it still computes."""
+        near = None if order is None else order.to(self.inputs.device)
+        for start, stop in batch_bounds(len(self), batch_size):
+            rows = self.inputs[start:stop] if near is None else self.inputs.index_select(0, near[start:stop])
+            labels = self.labels[start:stop] if order is None else self.labels.index_select(0, order[start:stop])
+            is_pinnable = self.device.type == "cuda"
+            yield (rows.pin_memory() if is_pinnable else rows).to(self.device, non_blocking=is_pinnable), labels
 
 
 def batch_bounds(num_examples: int, batch_size: int) -> list[tuple[int, int]]:
@@ -56,10 +92,45 @@ def shuffled_order(num_examples: int, seed: int, epoch: int, device: torch.devic
     return torch.randperm(num_examples, generator=seeded_generator(seed, "shuffle", epoch)).to(device)
 
 
-def to_device(examples: ExampleSet, record: InputRecord, device: torch.device) -> DeviceExamples:
+def to_device(
+    examples: ExampleSet, record: InputRecord, device: torch.device, memory_budget_bytes: int | None = None
+) -> DeviceExamples:
     """Fit a split to the network's input size, once, and put it on the device.
 
-    Raises `UsageError` where a class of the split is not among the record's.
+    `memory_budget_bytes` is what the fitted inputs may take of the device's memory, and of the machine's; by default
+    half of what is available of each when they come to lie there. Inputs above it stay in the machine's memory, and
+    those of image files above that too are read from disk batch by batch. Files that cannot be decoded are set aside.
+
+    Raises `UsageError` where a class of the split is not among the record's, `WorkError` where images cannot be
+    decoded or cached.
     """
     aligned = examples.aligned_to(record.class_names)
-    return DeviceExamples(record.fit_inputs(aligned.inputs).to(device), aligned.labels.to(device))
+    if not isinstance(aligned.inputs, ImageFiles):
+        inputs = _placed(record.fit_inputs(aligned.inputs), device, memory_budget_bytes)
+        return DeviceExamples(inputs, aligned.labels.to(device))
+    if not isinstance(record, Preprocessing):
+        raise UsageError(f"This network takes numbers of shape {record.input_shape}; got {examples!r}.")
+    pixels, set_aside = record.fit_readable(aligned.inputs)
+    inputs = _placed(pixels, device, memory_budget_bytes)
+    if inputs is pixels:
+        inputs = _loaded(pixels, memory_budget_bytes)
+    if not set_aside:
+        return DeviceExamples(inputs, aligned.labels.to(device))
+    positions = readable_files(aligned.inputs, set_aside).nonzero().flatten()
+    return DeviceExamples(inputs, aligned.labels[positions].to(device), set_aside, positions)
+
+
+def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> Tensor:
+    """Return `inputs` on the device where they fit into the budget, else as they are."""
+    if device.type == "cpu" or inputs.nbytes > _budget(device, budget_bytes):
+        return inputs
+    return inputs.to(device)
+
+
+def _loaded(mapped: Tensor, budget_bytes: int | None) -> Tensor:
+    """Return what is mapped from a file in memory where it fits into the budget, else as it is."""
+    return mapped if mapped.nbytes > _budget(torch.device("cpu"), budget_bytes) else mapped.clone()
+
+
+def _budget(device: torch.device, given: int | None) -> int:
+    return int(MEMORY_SHARE * available_bytes(device)) if given is None else given

@@ -15,10 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from glassnet._errors import UsageError, unknown_name
+from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
+from glassnet.data.decoding import Box, open_reduced
 from glassnet.data.examples import ExampleSet, Framing
-from glassnet.data.images import open_image
+from glassnet.data.image_cache import cached_pixels
+from glassnet.data.image_files import ImageFiles
+from glassnet.data.images import SetAside
 
 FITS = ("crop", "pad", "stretch")
 INTERPOLATIONS = {
@@ -29,6 +32,8 @@ INTERPOLATIONS = {
 }
 MODES = {1: "L", 3: "RGB"}
 """Pillow's colour mode by number of channels."""
+STATISTICS_BLOCK_BYTES = 1 << 24
+"""How much of a data set is counted at a time: 16 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +97,47 @@ class Preprocessing:
         """Height and width that the image itself is fitted into: the size without the margin."""
         return self.size[0] - 2 * self.margin, self.size[1] - 2 * self.margin
 
+    @property
+    def fitting(self) -> dict[str, object]:
+        """Everything that decides the pixels of a fitted image, beside the image."""
+        return {name: getattr(self, name) for name in ("mode", "size", "fit", "margin", "fill", "interpolation")}
+
     def fit_image(self, source: PathArg | Image.Image) -> Tensor:
         """Return one image file or Pillow image as pixels `uint8 (C, H, W)` of the network's input size.
 
+        A JPEG far larger than the input is decoded reduced (see `decoding`), from its file or from a Pillow image
+        that is still unread. Pixels decoded elsewhere are taken as they are, and then differ by a level or so.
+
         Raises `UnreadableImageError` for what is not an image.
         """
-        image = self._place(open_image(source, self.mode, self.fill))
-        pixels = np.array(image).reshape(*self.size, self.num_channels)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image, box = open_reduced(source, self.mode, self.fill, self._shrinkage)
+        return self._pixels(self._place(image, box))
 
-    def fit_inputs(self, pixels: Tensor) -> Tensor:
-        """Return `pixels` `uint8 (N, C, h, w)` fitted to `uint8 (N, C, H, W)`; equal to `fit_image` on each.
+    def fit_inputs(self, inputs: Tensor | ImageFiles) -> Tensor:
+        """Return `inputs`, `uint8 (N, C, h, w)` or N files, fitted to `uint8 (N, C, H, W)`; as `fit_image` on each.
 
-        Raises `UsageError` where the number of channels is another.
+        Files are decoded once, into the cache on disk, and the tensor lies there: see `cached_pixels`.
+
+        Raises `UsageError` where the number of channels is another, `WorkError` for a file that cannot be decoded.
         """
+        fitted, set_aside = self.fit_readable(inputs)
+        if set_aside:
+            raise WorkError(
+                f"Expected {len(inputs)} images; {len(set_aside)} of them cannot be read, the first is "
+                f"{set_aside[0].source}: {set_aside[0].reason}. Repair or remove the files."
+            )
+        return fitted
+
+    def fit_readable(self, inputs: Tensor | ImageFiles) -> tuple[Tensor, tuple[SetAside, ...]]:
+        """Return `fit_inputs` of all but the files that cannot be decoded, and these with the reason.
+
+        `readable_files` tells which rows are left. Raises `UsageError` as `fit_inputs` does.
+        """
+        if isinstance(inputs, ImageFiles):
+            return cached_pixels(inputs, self)
+        return self._fit_pixels(inputs), ()
+
+    def _fit_pixels(self, pixels: Tensor) -> Tensor:
         if pixels.ndim != 4 or pixels.shape[1] != self.num_channels or pixels.dtype != torch.uint8:
             raise UsageError(
                 f"Expected images as uint8 (N, {self.num_channels}, height, width); "
@@ -118,10 +150,9 @@ class Preprocessing:
             (height, width), margin = self.content_size, self.margin
             canvas[:, :, margin : margin + height, margin : margin + width] = pixels
             return canvas
-        for index, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
-            placed = self._place(Image.fromarray(image.squeeze(-1) if self.mode == "L" else image))
-            fitted = np.array(placed).reshape(*self.size, self.num_channels)
-            canvas[index] = torch.from_numpy(fitted).permute(2, 0, 1)
+        for index, array in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+            image = Image.fromarray(array.squeeze(-1) if self.mode == "L" else array)
+            canvas[index] = self._pixels(self._place(image, (0, 0, *image.size)))
         return canvas
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -137,27 +168,39 @@ class Preprocessing:
         scales, shifts = (torch.tensor(values, device=pixels.device).view(column) for values in (scale, shift))
         return pixels.float().mul_(scales).add_(shifts)
 
-    def _place(self, image: Image.Image) -> Image.Image:
-        """Resize an image by `fit` into the content box and surround it by the margin."""
+    def _shrinkage(self, width: int, height: int) -> float:
+        """Return how many pixels of an image become one when it is fitted, along the axis that shrinks least."""
+        if self.interpolation == "nearest":  # takes single pixels as they are: there must be all of them
+            return 1.0
+        ratios = width / self.content_size[1], height / self.content_size[0]
+        return max(ratios) if self.fit == "pad" else min(ratios)
+
+    def _place(self, image: Image.Image, box: Box) -> Image.Image:
+        """Resize what lies in the `box` of an image by `fit` into the content box and surround it by the margin."""
         (height, width), resample = self.content_size, INTERPOLATIONS[self.interpolation]
-        box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
+        left, upper, right, lower = box
+        from_width, from_height = right - left, lower - upper
         target = (width, height)
         if self.fit == "crop":
-            scale = max(width / image.width, height / image.height)
-            cut_x = max(0.0, (image.width - width / scale) / 2)
-            cut_y = max(0.0, (image.height - height / scale) / 2)
-            box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
+            scale = max(width / from_width, height / from_height)
+            cut_x = max(0.0, (from_width - width / scale) / 2)
+            cut_y = max(0.0, (from_height - height / scale) / 2)
+            box = (left + cut_x, upper + cut_y, right - cut_x, lower - cut_y)
         elif self.fit == "pad":
-            scale = min(width / image.width, height / image.height)
-            target = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            scale = min(width / from_width, height / from_height)
+            target = (max(1, round(from_width * scale)), max(1, round(from_height * scale)))
         if target != image.size or box != (0, 0, *image.size):
             image = image.resize(target, resample, box=box)
         if image.size == (self.size[1], self.size[0]):
             return image
         canvas = Image.new(self.mode, (self.size[1], self.size[0]), (self.fill,) * self.num_channels)
-        left, top = (self.size[1] - image.width) // 2, (self.size[0] - image.height) // 2
-        canvas.paste(image, (left, top))
+        canvas.paste(image, ((self.size[1] - image.width) // 2, (self.size[0] - image.height) // 2))
         return canvas
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        """Return a placed image as `uint8 (C, H, W)`; by numpy, as torch would start threads from each thread."""
+        array = np.asarray(image).reshape(*self.size, self.num_channels)
+        return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
     def example(self) -> Tensor:
         """Return one fitted black image, `uint8 (1, C, H, W)`."""
@@ -184,23 +227,41 @@ def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Fra
         fit=framing.fit,
         margin=margin,
     )
-    mean, std = channel_statistics(unmeasured.fit_inputs(examples.inputs))
+    mean, std = channel_statistics(unmeasured.fit_readable(examples.inputs)[0])
     return Preprocessing(**{**asdict(unmeasured), "mean": mean, "std": std})
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of `uint8 (N, C, H, W)`, in units of full scale (0..1).
 
-    Counted from the histogram of the 256 values in integers, so that the order of the images does not matter. A
-    constant channel has the spread 1, so that normalising it gives zeros instead of a division by zero.
+    Counted from the histogram of the 256 values in integers, so that the order of the images does not matter, and a
+    block of images at a time, so that they may lie on disk. A constant channel has the spread 1, so that normalising
+    it gives zeros instead of a division by zero.
     """
-    means, stds = [], []
-    for channel in pixels.unbind(1):
-        histogram = torch.bincount(channel.reshape(-1), minlength=256).tolist()
-        count = sum(histogram)
-        total = sum(value * times for value, times in enumerate(histogram))
-        squares = sum(value * value * times for value, times in enumerate(histogram))
-        variance = (squares * count - total * total) / (count * count)
-        means.append(total / count / 255)
-        stds.append(math.sqrt(variance) / 255 if variance > 0 else 1.0)
-    return tuple(means), tuple(stds)
+    histograms = torch.zeros(pixels.shape[1], 256, dtype=torch.int64)
+    for block in pixels.split(max(1, STATISTICS_BLOCK_BYTES // max(1, pixels[:1].nbytes))):
+        for histogram, channel in zip(histograms, block.unbind(1), strict=True):
+            histogram += torch.bincount(channel.reshape(-1), minlength=256)
+    means, stds = zip(*(_mean_and_spread(histogram.tolist()) for histogram in histograms), strict=True)
+    return means, stds
+
+
+def _mean_and_spread(histogram: list[int]) -> tuple[float, float]:
+    count = sum(histogram)
+    total = sum(value * times for value, times in enumerate(histogram))
+    squares = sum(value * value * times for value, times in enumerate(histogram))
+    variance = (squares * count - total * total) / (count * count)
+    return total / count / 255, math.sqrt(variance) / 255 if variance > 0 else 1.0
+
+
+def cropped_share(sizes: Tensor, record: Preprocessing) -> float:
+    """Return the share (0..1) of all pixels that `fit="crop"` throws away over images of `sizes` `(N, 2)`.
+
+    Each size is a height and a width in pixels. 0 for another fit, and where there is no image.
+    """
+    if record.fit != "crop" or not len(sizes):
+        return 0.0
+    height, width = sizes.double().unbind(1)
+    scale = torch.maximum(record.content_size[0] / height, record.content_size[1] / width)
+    kept = (record.content_size[0] / scale) * (record.content_size[1] / scale)
+    return max(0.0, 1 - float(kept.sum() / (height * width).sum()))

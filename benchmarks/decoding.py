@@ -1,0 +1,187 @@
+"""Speed of decoding a folder of JPEGs: `python benchmarks/decoding.py [--sizes 224 128 64] [--rounds 5]`.
+
+Images are synthetic, so that anyone has the same: noise with the spectrum of photographs (amplitude falls with
+frequency) under discs with sharp edges. Every way of reading is measured once a round, in turn, so that a change of the
+machine's load meets them all; the medians over the rounds are printed with the spread. The files are in the page cache.
+
+    DataLoader        torch's, 2 workers: open, resize the shorter side, crop the centre, float32, standardise
+    DataLoader, fit   torch's, 2 workers, with `Preprocessing.fit_image` in place of all that, uint8
+    threads, whole    2 threads, `fit_image` without reduced decoding
+    threads           2 threads, `fit_image`
+    cache, first      `cached_pixels` with 2 threads, writing and flushing the cache included
+    cache, later      the finished cache, copied to memory in batches
+
+Also printed: how far the pixels after reduced decoding lie from those after decoding the whole, and, to compare, how
+far the JPEG's own loss moves them, in levels of 255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image, ImageDraw, features
+from torch.utils.data import DataLoader, Dataset
+
+from glassnet.data.image_cache import cached_pixels, clear_cache
+from glassnet.data.image_files import ImageFiles, content_digest
+from glassnet.data.images import open_image
+from glassnet.data.preprocessing import Preprocessing
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+NUM_WORKERS = 2
+BATCH_SIZE = 64
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    """Draw a picture of a photograph's spectrum with some discs in it."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells in (4, 8, 16, 32, 64, 128, 256, 512):
+        noise = rng.standard_normal((max(2, height * cells // width), cells, 3)).astype(np.float32)
+        layers = [Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
+        total += np.stack([np.asarray(layer) for layer in layers], -1) / cells**0.6
+    image = Image.fromarray((total / total.std() * 50 + 120).clip(0, 255).astype(np.uint8))
+    for _ in range(20):
+        x, y, radius = rng.integers(width), rng.integers(height), rng.integers(4, width // 8)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    return image
+
+
+def write_files(folder: Path, count: int, width: int, height: int) -> ImageFiles:
+    """Write `count` JPEGs of quality 92."""
+    paths = tuple(folder / f"{index}.jpg" for index in range(count))
+    for index, path in enumerate(paths):
+        picture(index, width, height).save(path, quality=92)
+    digests = tuple(content_digest(path.read_bytes()) for path in paths)
+    return ImageFiles(paths, "RGB", torch.tensor([[height, width]] * count), digests)
+
+
+def usual_transform(path: Path, size: int) -> torch.Tensor:
+    """Do what training scripts do: resize to 256/224 of the input, crop the centre, to float, standardise."""
+    image = Image.open(path).convert("RGB")
+    scale = size * 256 / 224 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, upper = (image.width - size) // 2, (image.height - size) // 2
+    image = image.crop((left, upper, left + size, upper + size))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255).sub_(MEAN).div_(STD)
+
+
+class Files(Dataset[torch.Tensor]):
+    """A map-style data set of files."""
+
+    def __init__(self, paths: tuple[Path, ...], read: Callable[[Path], torch.Tensor]) -> None:
+        self.paths, self.read = paths, read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.read(self.paths[index])
+
+
+def by_loader(files: ImageFiles, read: Callable[[Path], torch.Tensor]) -> Iterable[object]:
+    return DataLoader(Files(files.paths, read), batch_size=BATCH_SIZE, num_workers=NUM_WORKERS)
+
+
+def by_threads(files: ImageFiles, read: Callable[[Path], torch.Tensor]) -> Iterable[object]:
+    with ThreadPoolExecutor(NUM_WORKERS) as pool:
+        yield from pool.map(read, files.paths)
+
+
+def by_cache(files: ImageFiles, record: Preprocessing, folder: Path) -> Iterable[object]:
+    pixels, _ = cached_pixels(files, record, cache_root=folder, progress=False, num_threads=NUM_WORKERS)
+    return (batch.clone() for batch in pixels.split(BATCH_SIZE))
+
+
+def ways(files: ImageFiles, size: int, folder: Path) -> dict[str, Callable[[], Iterable[object]]]:
+    record = make_record(size)
+
+    def first() -> Iterable[object]:
+        clear_cache(folder)
+        return by_cache(files, record, folder)
+
+    return {
+        "DataLoader": lambda: by_loader(files, lambda path: usual_transform(path, size)),
+        "DataLoader, fit": lambda: by_loader(files, record.fit_image),
+        "threads, whole": lambda: by_threads(files, lambda path: record.fit_image(open_image(path, "RGB"))),
+        "threads": lambda: by_threads(files, record.fit_image),
+        "cache, first": first,
+        "cache, later": lambda: by_cache(files, record, folder),
+    }
+
+
+def make_record(size: int) -> Preprocessing:
+    return Preprocessing(class_names=("a",), mode="RGB", size=(size, size), mean=(0.0,) * 3, std=(1.0,) * 3, fit="crop")
+
+
+def images_per_s(read: Callable[[], Iterable[object]], count: int) -> float:
+    started = time.perf_counter()
+    for _ in read():
+        pass
+    return count / (time.perf_counter() - started)
+
+
+def differences(files: ImageFiles, size: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what reduced decoding, and what the JPEG itself, changes in each pixel after fitting."""
+    record, chosen = make_record(size), range(min(20, len(files)))
+    whole = [record.fit_image(open_image(files.paths[index], "RGB")).numpy().astype(int) for index in chosen]
+    reduced = [record.fit_image(files.paths[index]).numpy().astype(int) for index in chosen]
+    original = [record.fit_image(picture(index, width, height)).numpy().astype(int) for index in chosen]
+    return np.abs(np.subtract(reduced, whole)), np.abs(np.subtract(whole, original))
+
+
+def describe(values: np.ndarray) -> str:
+    return f"mean {values.mean():.2f}, 99 % below {np.percentile(values, 99):.0f}, largest {values.max()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--image-size", type=int, nargs=2, default=(500, 375), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=(224, 128, 64))
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    width, height = arguments.image_size
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_files(Path(folder), arguments.images, width, height)
+        kilobytes = statistics.mean(path.stat().st_size for path in files.paths) / 1e3
+        print(
+            f"{arguments.images} JPEGs of {width}x{height}, {kilobytes:.0f} kB each; {os.cpu_count()} processors "
+            f"({platform.processor() or platform.machine()}), load {os.getloadavg()[0]:.1f}, Python "
+            f"{platform.python_version()}, torch {torch.__version__}, Pillow {PIL.__version__}, libjpeg-turbo "
+            f"{features.version('libjpeg_turbo')}; medians of {arguments.rounds} rounds (lowest to highest)"
+        )
+        for size in arguments.sizes:
+            named = ways(files, size, Path(folder) / "cache")
+            speeds: dict[str, list[float]] = {name: [] for name in named}
+            for _ in range(arguments.rounds):
+                for name, read in named.items():
+                    speeds[name].append(images_per_s(read, len(files)))
+            print(f"\nto {size}x{size}")
+            for name, values in speeds.items():
+                ratio = statistics.median(
+                    value / base for value, base in zip(values, speeds["DataLoader"], strict=True)
+                )
+                print(
+                    f"  {name:16} {statistics.median(values):8,.0f} images/s ({min(values):,.0f} to "
+                    f"{max(values):,.0f})  {ratio:6.2f} x DataLoader"
+                )
+            reduced, own = differences(files, size, width, height)
+            print(f"  reduced decoding changes a pixel by {describe(reduced)}; the JPEG itself by {describe(own)}")
+
+
+if __name__ == "__main__":
+    main()
