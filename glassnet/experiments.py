@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from glassnet.data.standard import list_datasets
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
-from glassnet.models import spec_of
+from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.recipes import recipe
 from glassnet.report import write_report
@@ -73,7 +74,8 @@ def train(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, spec), data.framing)
-    objective = _check_model(model, preprocessing, config)
+    objective = _check_model(model, spec, preprocessing, config)
+    config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
     writer = create_run(out, f"{data.name}-{name}")
     try:
@@ -127,12 +129,23 @@ def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int] | None
     return spec.input_shape[1], spec.input_shape[2]
 
 
-def _check_model(model: nn.Module, preprocessing: InputRecord, config: TrainConfig) -> Objective:
-    objective = make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing))
+def _check_model(
+    model: nn.Module, spec: ModelSpec | None, preprocessing: InputRecord, config: TrainConfig
+) -> Objective:
+    """Match model, data and config, and return what training makes small; raise `UsageError` where they do not fit."""
+    architecture = ARCHITECTURES[spec.name] if spec else None
+    if architecture and architecture.is_regression and preprocessing.class_names:
+        raise UsageError(
+            f"{spec.name if spec else ''} predicts values, and the data has {len(preprocessing.class_names)} classes. "
+            "For classes use logistic-regression (two) or softmax."
+        )
+    usual = architecture.losses if architecture else {}
+    objective = make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing), usual)
     if config.max_shift and not isinstance(preprocessing, Preprocessing):
         raise UsageError("max_shift moves images, and these inputs are numbers. Set it to 0.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UsageError("The model has nothing to train: none of its parameters requires a gradient.")
+        hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""
+        raise UsageError(f"The model has nothing to train: none of its parameters requires a gradient.{hint}")
     return objective
 
 

@@ -160,8 +160,7 @@ class RunWriter:
     def save_epoch(self, end: EpochEnd) -> None:
         """Write the state after an epoch, and the weights where they are the best so far."""
         if end.is_best:
-            row = end.history[-1]
-            save_weights(self.path / WEIGHTS, end.weights, {"format": "pt", "epoch": str(row.epoch)})
+            save_weights(self.path / WEIGHTS, end.weights)
         save_training_state(self.path / STATE, end)
         write_text(self.path / METRICS, end.history.to_csv())
         self.is_usable = True

@@ -77,6 +77,11 @@ class ExampleSet:
         """Number of classes, present in this split or not."""
         return len(self.class_names)
 
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a network for this set: one a class, or one a value to predict."""
+        return self.num_classes or (self.labels.shape[1] if self.labels.ndim == 2 else 1)
+
     def class_counts(self) -> list[int]:
         """Return how many examples each class has, in the order of `class_names`."""
         return torch.bincount(self.labels, minlength=self.num_classes).tolist()

@@ -68,10 +68,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a `state_dict` as safetensors. Tensors that share memory are written once each."""
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write a `state_dict` as safetensors. Tensors that share memory are written once each.
+
+    Equal weights give equal files: safetensors writes metadata in no fixed order, so there is one entry only.
+    """
     separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    content = save(separate, metadata)
+    content = save(separate, {"format": "pt"})
     write_bytes(path, content)
 
 
