@@ -83,7 +83,9 @@ class BarObserver(LineObserver):
 
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         """Print the epoch above the bar."""
-        self.bar.update(self.task, completed=row.step)
+        figures = f"loss {row.train_loss:.3f}  accuracy {row.train_accuracy:6.2%}  {row.images_per_s:,.0f} img/s"
+        standing = f"{min(row.epoch + 1, self.num_epochs)}/{self.num_epochs}"
+        self.bar.update(self.task, completed=row.step, epoch=standing, figures=figures)
         self.bar.console.print(describe_epoch(row, self.num_epochs, is_best))
 
     def stopped(self, reason: str) -> None:
