@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,9 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
+    from dataclasses import replace
+
+    from glassnet._device import resolve_device
     from glassnet.data.standard import load_data
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
@@ -81,7 +85,10 @@ def train(
     model = model or DEFAULT_MODELS.get(data, "lenet5")
     options, fields = _split_settings(settings or [])
     config = _configured(recipe(data, model), {"seed": seed, **flags}, fields)
+    resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, root, seed=config.seed)
+    if batch_size is None and "batch_size" not in fields:
+        config = replace(config, batch_size=max(1, min(config.batch_size, len(examples.train))))
     network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
     if weights is not None:
         loaded = load_weights(network, weights, keep_head=True)
@@ -180,7 +187,7 @@ def summary(
     from glassnet.models import list_models
     from glassnet.runs import open_run
 
-    if model not in list_models() and Path(model).exists():
+    if model not in list_models() and (Path(model).exists() or "/" in model):
         if input_size or classes:
             raise UsageError("A run's network is as it was trained; leave out --input and --classes.")
         opened = open_run(model, device="cpu")
@@ -330,8 +337,15 @@ def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
+        if name in ("model.seed", "model.name"):
+            raise UsageError(f"--set {name} is said by --{'seed' if name == 'model.seed' else 'model'}; leave it out.")
         if name.startswith("model."):
-            options[name.removeprefix("model.")] = yaml.safe_load(text)
+            try:
+                options[name.removeprefix("model.")] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise UsageError(
+                    f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'."
+                ) from None
         else:
             fields[name] = text
     return options, fields
@@ -343,6 +357,10 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
 
     values = {name: value for name, value in flags.items() if value is not None}
     values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
+    if values.get("loss") not in (None, "cross-entropy"):
+        values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
+    if values.get("optimizer") not in (None, base.optimizer):
+        values.setdefault("momentum", None)
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 
@@ -354,8 +372,8 @@ def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, o
     entry = ARCHITECTURES.get(model)  # an unknown name is build_model's to refuse
     if data.train.is_image:
         published = entry.input_shape[1:] if entry is not None and not entry.any_size else shape[1:]
-        shape = (shape[0], *((size, size) if size else published))
-    elif size:
+        shape = (shape[0], *(published if size is None else (size, size)))
+    elif size is not None:
         raise UsageError("--size is for images; these inputs are numbers. Leave it out.")
     return {"num_classes": data.train.num_outputs, "input_shape": shape}
 
@@ -404,7 +422,16 @@ def _print(*parts: Any) -> None:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for each number that JSON has no word for: nan and the infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _print_version(is_asked: bool) -> None:

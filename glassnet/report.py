@@ -65,7 +65,7 @@ def report_contents(
         model_name=record["model"].get("name") or record["model"]["class"],
         class_names=run.class_names,
         history=[asdict(row) for row in run.history],
-        best_epoch=run.history.best.epoch,
+        best_epoch=run.epoch,
         stop_reason=result.get("stop_reason", ""),
         test=_evaluation_contents(evaluation) if isinstance(evaluation, Evaluation) else None,
         values=_value_contents(evaluation) if isinstance(evaluation, ValueEvaluation) else None,

@@ -59,7 +59,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
 def test_train_writes_a_run_and_says_where_it_is(tmp_path: Path) -> None:
     result = call("train", "digits", "--epochs", "1", "--out", tmp_path / "run", "--set", "max_shift=0")
     assert result.returncode == 0
-    assert "Training on 1,295 images, 143 held out, 1 epochs" in result.stderr
+    assert "Training on 1,295 examples, 143 held out, 1 epochs" in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "Test accuracy" in result.stdout
     assert str(tmp_path / "run") in result.stdout

@@ -40,7 +40,7 @@ def test_the_config_file_says_everything_to_repeat_the_run(small_data: Dataset, 
     record = yaml.safe_load((run.path / "config.yaml").read_text())
     assert gn.TrainConfig.from_dict(record["training"]) == run.config
     assert run.config == dataclasses.replace(QUICK.resolved(), loss="cross-entropy")
-    assert record["model"] == {"name": "softmax", "options": {"num_classes": 3, "input_shape": [1, 8, 8]}}
+    assert record["model"] == {"name": "softmax", "options": {"num_classes": 3, "input_shape": [1, 8, 8]}, "seed": 0}
     assert record["data"]["fingerprint"] == small_data.fingerprint()
     assert record["glassnet"]["torch"] == torch.__version__
     assert record["glassnet"]["version"] == gn.__version__
@@ -64,7 +64,7 @@ def test_the_model_given_ends_with_the_best_weights(small_data: Dataset, tmp_pat
             QUICK,
             r"built for inputs of \(3, 8, 8\).*Build it with input_shape=\(1, 8, 8\)",
         ),
-        (nn.Sequential(nn.Flatten(), nn.Linear(63, 3)), QUICK, "does not take images of 1x8x8"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(63, 3)), QUICK, "does not take float32 images of 1x8x8"),
         (nn.Sequential(nn.Conv2d(1, 3, 3)), QUICK, r"one input this gave \(1, 3, 6, 6\)"),
         (network(), gn.TrainConfig(batch_size=61), "at most the 60 training examples; got 61"),
         (network(), gn.TrainConfig(device="cuda:7", batch_size=16), "Device 'cuda:7' was asked for"),

@@ -16,5 +16,7 @@ def random_shift(pixels: Tensor, max_shift: int, fill: int, generator: torch.Gen
     num_images, _, height, width = pixels.shape
     padded = F.pad(pixels, (max_shift,) * 4, value=fill)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2s+1, 2s+1, H, W), a view
-    down, right = torch.randint(0, 2 * max_shift + 1, (2, num_images), generator=generator).to(pixels.device)
+    down, right = torch.randint(0, 2 * max_shift + 1, (2, num_images), device="cpu", generator=generator).to(
+        pixels.device
+    )
     return windows[torch.arange(num_images, device=pixels.device), :, down, right]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,14 +53,12 @@ def open_picture(source: PathArg) -> Image.Image:
 
 def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """Open the file at `path` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
-    if path.is_dir():
-        raise UnreadableImageError("expected an image file, got a folder")
-    if not path.exists():
-        raise UnreadableImageError("no such file")
-    if path.stat().st_size == 0:
-        raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
 
     def read() -> Image.Image:
+        if os.path.isdir(path):
+            raise UnreadableImageError("expected an image file, got a folder")
+        if path.stat().st_size == 0:
+            raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
         with Image.open(path) as image:
             image.load()
             return convert(image)
@@ -81,6 +80,8 @@ def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
         raise UnreadableImageError(f"more than {limit} million pixels: refused as a decompression bomb") from None
     except UnidentifiedImageError:
         raise UnreadableImageError("expected an image that Pillow can read, got another kind of file") from None
+    except FileNotFoundError:
+        raise UnreadableImageError("no such file") from None
     except PermissionError:
         raise UnreadableImageError("the file may not be read (permission denied)") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file

@@ -18,13 +18,15 @@ from glassnet.arithmetic import num_conv_multiplications, num_linear_multiplicat
 
 ACTIVATIONS = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Softplus, nn.Hardswish, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.LogSoftmax, layers.ScaledTanh,
+    nn.Softplus, nn.Softsign, nn.Hardswish, nn.Hardtanh, nn.Hardsigmoid, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.CELU,
+    nn.Threshold, nn.Softmax, nn.LogSoftmax, layers.ScaledTanh,
     layers.ScaledSoftmax, layers.Step, layers.Sign,
 )  # fmt: skip
 MOVES = (
     nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.MaxPool1d,
-    nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.ZeroPad2d,
-    layers.Maxout, layers.ZeroPadShortcut,
+    nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.ZeroPad1d,
+    nn.ZeroPad2d, nn.ZeroPad3d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d, nn.PixelShuffle,
+    nn.UpsamplingNearest2d, layers.Maxout, layers.ZeroPadShortcut,
 )  # fmt: skip
 ONCE_AN_OUTPUT = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d,
@@ -34,10 +36,12 @@ ONCE_AN_OUTPUT = (
 
 
 def num_multiplications(module: nn.Module, output_shape: Shape) -> int | None:
-    """Return the multiplications of a layer whose output for one input has `output_shape` (no batch axis).
+    """Return the multiplications of a layer whose output for one input has `output_shape`, with its batch axis.
 
-    None where this kind of layer has no rule here.
+    That axis is 1, unless the model folds positions into it. None where this kind of layer has no rule here.
     """
+    if isinstance(module, nn.Sequential) and not len(module):  # an identity
+        return 0
     if isinstance(module, ACTIVATIONS + MOVES):
         return 0
     if isinstance(module, ONCE_AN_OUTPUT):
@@ -50,9 +54,9 @@ def num_multiplications(module: nn.Module, output_shape: Shape) -> int | None:
 
 def _convolution(module: nn.Module, output_shape: Shape) -> int:
     assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return num_conv_multiplications(
-        module.in_channels, module.out_channels, tuple(module.kernel_size), output_shape[1:], groups=module.groups
-    )
+    channels, kernel_size = (module.in_channels, module.out_channels), tuple(module.kernel_size)
+    once = num_conv_multiplications(*channels, kernel_size, output_shape[2:], groups=module.groups)
+    return output_shape[0] * once
 
 
 def _linear(module: nn.Module, output_shape: Shape) -> int:
@@ -63,19 +67,19 @@ def _linear(module: nn.Module, output_shape: Shape) -> int:
 def _table(module: nn.Module, output_shape: Shape) -> int:
     """A connection table: each kernel of the table at each position."""
     assert isinstance(module, layers.TableConv2d)
-    return module.weight.numel() * math.prod(output_shape[1:])
+    return module.weight.numel() * output_shape[0] * math.prod(output_shape[2:])
 
 
 def _local(module: nn.Module, output_shape: Shape) -> int:
     assert isinstance(module, layers.LocallyConnected2d)
     _, _, out_channels, in_channels, height, width = module.weight.shape
-    return num_local_multiplications(in_channels, out_channels, (height, width), output_shape[1:])
+    return output_shape[0] * num_local_multiplications(in_channels, out_channels, (height, width), output_shape[2:])
 
 
 def _rbf(module: nn.Module, output_shape: Shape) -> int:
     """A squared distance: one product for each feature and centre."""
     assert isinstance(module, layers.RBFOutput)
-    return module.centres.numel()
+    return module.centres.numel() * output_shape[0]
 
 
 def _local_response(module: nn.Module, output_shape: Shape) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet._errors import UsageError
-from glassnet._modes import evaluating
+from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import Shape
 from glassnet.inspection.counting import num_multiplications
 
@@ -45,11 +45,13 @@ class Summary:
     """All of the model's, also of modules that the forward pass did not meet."""
     num_multiplications: int
     """The sum over the counted rows."""
+    own_weights: tuple[str, ...] = ()
+    """Modules with children and weights of their own, used in calls that no layer shows."""
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Names of the layers whose multiplications are not counted."""
-        return tuple(row.name for row in self.rows if row.num_multiplications is None)
+        """Names of the modules whose multiplications are not counted: without a rule, or with weights of their own."""
+        return (*(row.name for row in self.rows if row.num_multiplications is None), *self.own_weights)
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values for JSON."""
@@ -60,7 +62,8 @@ class Summary:
         lines = [COLUMNS, *(_cells(row) for row in self.rows)]
         if met < self.num_parameters:
             lines.append(("not met", "", "", "", "", "", "", f"{self.num_parameters - met:,}", ""))
-        total = f"{self.num_parameters:,}", f"{self.num_multiplications:,}"
+        at_least = "at least " if self.uncounted else ""
+        total = f"{self.num_parameters:,}", f"{at_least}{self.num_multiplications:,}"
         lines.append(("total", "", "", "", "", "", "", *total))
         widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
         return "\n".join(
@@ -95,16 +98,20 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
     """Run one image of zeros `(C, H, W)` through the model and describe each layer it meets.
 
     Multiplications are those of layers with a rule in `glassnet.inspection.counting`; other kinds are said to be not
-    counted. The model is left as it was.
+    counted. Products in functional calls without weights (attention's, for one) are not seen. The model is left as
+    it was.
 
-    Raises `UsageError` where the model does not take the input.
+    Raises `UsageError` where the model is lazy or does not take the input.
     """
+    refuse_lazy(model)
+    if not isinstance(input_shape, Sequence) or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise UsageError(f"input_shape must be positive whole numbers, such as (1, 32, 32); got {input_shape!r}.")
     rows: list[LayerRow] = []
     counted: set[int] = set()
     example = _example(model, input_shape)
 
     def record(name: str, module: nn.Module, given: object, output: object) -> None:
-        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        whole = tuple(output.shape) if isinstance(output, Tensor) else ()
         own = [parameter for parameter in module.parameters() if id(parameter) not in counted]
         counted.update(id(parameter) for parameter in own)
         rows.append(
@@ -112,19 +119,20 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
                 name=name,
                 kind=type(module).__name__,
                 input_shape=tuple(given.shape[1:]) if isinstance(given, Tensor) else (),
-                output_shape=shape,
+                output_shape=whole[1:],
                 **_geometry(module),
                 num_parameters=sum(parameter.numel() for parameter in own),
-                num_multiplications=num_multiplications(module, shape),
+                num_multiplications=num_multiplications(module, whole) if whole else None,
             )
         )
 
     with _watching_leaves(model, record), evaluating(model):
         try:
             model(example)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # the user's own code may raise anything
+            reason = str(error).rstrip(".") or type(error).__name__
             raise UsageError(
-                f"The model does not take an input of {_size(input_shape)}: {error}. "
+                f"The model does not take an input of {_size(tuple(input_shape))}: {reason}. "
                 "Give the input shape it was built for, channels first."
             ) from None
     return Summary(
@@ -132,6 +140,11 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
         input_shape=tuple(input_shape),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_multiplications=sum(row.num_multiplications or 0 for row in rows),
+        own_weights=tuple(
+            name or "(model)"
+            for name, module in model.named_modules()
+            if any(module.children()) and any(True for _ in module.parameters(recurse=False))
+        ),
     )
 
 

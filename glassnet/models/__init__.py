@@ -50,10 +50,18 @@ def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
     if isinstance(options.get("input_shape"), list):
         options["input_shape"] = tuple(options["input_shape"])  # type: ignore[arg-type]
     _check_counts(options)
-    with seeded(seed, "initial weights"):
-        model = build(**options)
+    try:
+        with seeded(seed, "initial weights"):
+            model = build(**options)
+    except UsageError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise UsageError(
+            f"The options of model '{name}' must be of the kinds its builder documents; got {given}: {error}."
+        ) from None
     input_shape = options.get("input_shape", ARCHITECTURES[name].input_shape)
-    model.spec = ModelSpec(name, dict(options), input_shape)  # type: ignore[assignment,arg-type]
+    model.spec = ModelSpec(name, dict(options), input_shape, seed)  # type: ignore[assignment,arg-type]
     return model
 
 

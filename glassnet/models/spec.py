@@ -40,3 +40,5 @@ class ModelSpec:
     options: dict[str, Any] = field(default_factory=dict)
     input_shape: Shape = ()
     """The input the model was built for, `(C, H, W)` for images."""
+    seed: int = 0
+    """That of the initial weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from glassnet._types import PathArg
 class LoadedWeights:
     """What `load_weights` did."""
 
+    path: str
+    sha256: str
+    """Of the file, in hexadecimal."""
     num_loaded: int
     """Tensors taken from the file."""
     left_as_built: tuple[str, ...]
@@ -50,11 +54,16 @@ def load_weights(model: nn.Module, path: PathArg, *, keep_head: bool = False) ->
         name = other[0]
         raise UsageError(
             f"{path} does not fit: '{name}' must be {tuple(own[name].shape)}, got {tuple(found[name].shape)}. "
-            "Build the network with the options the file was made with; where only the number of classes differs, "
-            "keep the new last layer with keep_head=True."
+            "Build the network with the options the file was made with. (Where only the number of classes differs, "
+            "keep_head=True, as --weights does, keeps the new last layer.)"
         )
     model.load_state_dict({name: value for name, value in found.items() if name not in other}, strict=False)
-    return LoadedWeights(num_loaded=len(found) - len(other), left_as_built=tuple(other))
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    loaded = LoadedWeights(
+        path=str(path), sha256=digest, num_loaded=len(found) - len(other), left_as_built=tuple(other)
+    )
+    model.loaded_weights = loaded  # type: ignore[assignment]  # a run's record says where its weights came from
+    return loaded
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -67,7 +76,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
-        raise WorkError(f"Expected weights as safetensors in {path}; it does not load: {error}.") from None
+        raise WorkError(f"Expected weights in {path}; the file does not load: {error}.") from None
     except Exception as error:  # torch.load raises a dozen types on damaged and on hostile files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(
@@ -76,7 +85,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a training script's checkpoint
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    is_named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not is_named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WorkError(f"Expected a state_dict in {path}: names and tensors; got {type(state).__name__}.")
     return {name.removeprefix("module."): value for name, value in state.items()}
 

@@ -45,7 +45,7 @@ def watch(is_terminal: bool) -> str:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_every_epoch_is_said_in_a_terminal_and_in_a_file(is_terminal: bool) -> None:
     text = watch(is_terminal)
-    assert "Training on 640 images, 60 held out, 12 epochs, 120 steps, cpu in fp32" in text
+    assert "Training on 640 examples, 60 held out, 12 epochs, 120 steps, cpu in fp32" in text
     assert "epoch  1/12  train loss 0.5000  accuracy 87.50%  held out 0.2500  75.00%   12,346 img/s  2.0 s  *" in text
     assert "Stopped: interrupted" in text
 
