@@ -103,3 +103,40 @@ def test_a_wrong_layer_gets_the_nearest_names() -> None:
         filters(build_model("lenet5"), "c2")
     with pytest.raises(UsageError, match="Sequential has no 2-D one"):
         filters(build_model("softmax"))
+
+
+def test_positions_folded_into_the_batch_are_counted() -> None:
+    class EveryPixel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(images.permute(0, 2, 3, 1).reshape(-1, 3))
+
+    assert summary(EveryPixel(), (3, 8, 8)).num_multiplications == 64 * 30
+
+
+def test_weights_outside_layers_make_the_total_a_lower_bound() -> None:
+    class WithOwnWeights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.head(rows * self.scale)
+
+    result = summary(WithOwnWeights(), (4,))
+    assert result.uncounted == ("(model)",)
+    assert str(result).splitlines()[-1].split()[-3:] == ["at", "least", "8"]
+
+
+def test_an_empty_sequential_is_an_identity() -> None:
+    assert summary(nn.Sequential(nn.Sequential(), nn.Linear(2, 2)), (2,)).uncounted == ()
+
+
+@pytest.mark.parametrize("shape", [64, (1, -8, 8), "1x8x8", (1.0, 8, 8)])
+def test_an_input_shape_that_is_none_is_refused(shape: object) -> None:
+    with pytest.raises(UsageError, match="input_shape must be positive whole numbers"):
+        summary(nn.Flatten(), shape)  # type: ignore[arg-type]
