@@ -28,11 +28,23 @@ if TYPE_CHECKING:
     from glassnet.evaluation.metrics import Evaluation as Evaluation
     from glassnet.evaluation.prediction import Prediction as Prediction
     from glassnet.experiments import train as train
+    from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
     from glassnet.inspection.filters import filters as filters
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
+    from glassnet.models.fully_convolutional import fully_convolutional as fully_convolutional
+    from glassnet.models.gates import gate_inequalities as gate_inequalities
+    from glassnet.models.gates import truth_table as truth_table
+    from glassnet.models.linear import normal_equation as normal_equation
+    from glassnet.models.linear import perceptron_rule as perceptron_rule
+    from glassnet.models.weights import load_weights as load_weights
+    from glassnet.nn.functional import convolve as convolve
+    from glassnet.nn.initialisation import initialise as initialise
+    from glassnet.nn.kernels import filter_image as filter_image
+    from glassnet.nn.kernels import kernel as kernel
+    from glassnet.nn.matrix import convolution_matrix as convolution_matrix
     from glassnet.runs import Run as Run
     from glassnet.runs import open_run as open_run
     from glassnet.training.config import TrainConfig as TrainConfig
@@ -48,11 +60,23 @@ _EXPORTS = {
     "Evaluation": "glassnet.evaluation.metrics",
     "Prediction": "glassnet.evaluation.prediction",
     "train": "glassnet.experiments",
+    "activation_statistics": "glassnet.inspection.activation_statistics",
     "filters": "glassnet.inspection.filters",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
+    "fully_convolutional": "glassnet.models.fully_convolutional",
+    "gate_inequalities": "glassnet.models.gates",
+    "truth_table": "glassnet.models.gates",
+    "normal_equation": "glassnet.models.linear",
+    "perceptron_rule": "glassnet.models.linear",
+    "load_weights": "glassnet.models.weights",
+    "convolve": "glassnet.nn.functional",
+    "initialise": "glassnet.nn.initialisation",
+    "filter_image": "glassnet.nn.kernels",
+    "kernel": "glassnet.nn.kernels",
+    "convolution_matrix": "glassnet.nn.matrix",
     "Run": "glassnet.runs",
     "open_run": "glassnet.runs",
     "TrainConfig": "glassnet.training.config",

@@ -31,13 +31,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     is_there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
+        "mps": torch.backends.mps.is_available() and not device.index,
     }
     if not is_there[device.type]:
-        count = torch.cuda.device_count()
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
         raise UsageError(
-            f"Device '{name}' was asked for, and torch {torch.__version__} sees {count} CUDA devices here. "
-            "Use --device auto to take what there is."
+            f"Device '{name}' was asked for; torch {torch.__version__} sees {', '.join(there)} here. "
+            "Use --device auto to take the best there is."
         )
     return device
 

@@ -30,7 +30,18 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
 
     For code that draws from the global generators and takes no generator: `torch.nn.init`, dropout.
     """
+    # Not torch.manual_seed: where CUDA has not started, it would queue its seed for the user's own later draws.
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    number = derive_seed(seed, *purpose)
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(seed, *purpose))
-        yield
+        torch.default_generator.manual_seed(number)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(number)
+        if mps_state is not None:
+            torch.mps.manual_seed(number)
+        try:
+            yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)

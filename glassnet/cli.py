@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,17 +48,30 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the training.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
+    ] = None,
     root: RootOption = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any field of TrainConfig; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any field of TrainConfig, or model.OPTION of the network; repeatable.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
+    from dataclasses import replace
+
+    from glassnet._device import resolve_device
     from glassnet.data.standard import load_data
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
+    from glassnet.models.weights import load_weights
     from glassnet.recipes import DEFAULT_MODELS, recipe
 
     flags = {
@@ -68,9 +83,17 @@ def train(
         "precision": precision,
     }
     model = model or DEFAULT_MODELS.get(data, "lenet5")
-    config = _configured(recipe(data, model), {"seed": seed, **flags}, settings or [])
+    options, fields = _split_settings(settings or [])
+    config = _configured(recipe(data, model), {"seed": seed, **flags}, fields)
+    resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, root, seed=config.seed)
-    network = build_model(model, seed=config.seed, **_fitting_options(model, examples))
+    if batch_size is None and "batch_size" not in fields:
+        config = replace(config, batch_size=max(1, min(config.batch_size, len(examples.train))))
+    network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
+    if weights is not None:
+        loaded = load_weights(network, weights, keep_head=True)
+        kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
+        typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     run = train_run(network, examples, config, out=out, progress=not quiet)
     result = run.record["result"]
     if as_json:
@@ -164,7 +187,7 @@ def summary(
     from glassnet.models import list_models
     from glassnet.runs import open_run
 
-    if model not in list_models() and Path(model).exists():
+    if model not in list_models() and (Path(model).exists() or "/" in model):
         if input_size or classes:
             raise UsageError("A run's network is as it was trained; leave out --input and --classes.")
         opened = open_run(model, device="cpu")
@@ -181,6 +204,74 @@ def summary(
 
 
 @app.command()
+def arithmetic(
+    input_size: Annotated[str, typer.Option("--input", metavar="HxWxC", help="Such as 224x224x3, channels last.")],
+    kernel: Annotated[str, typer.Option(help="Kernel size: 3, or one number an axis, 3x5.")],
+    filters: Annotated[int, typer.Option(help="Number of kernels: channels of the output.")],
+    stride: Annotated[str, typer.Option(help="Likewise.")] = "1",
+    padding: Annotated[str, typer.Option(help="A number, one an axis, or valid, same, half, full.")] = "0",
+    dilation: Annotated[str, typer.Option(help="Likewise: 1 is none.")] = "1",
+    groups: Annotated[int, typer.Option(help="Groups of channels that do not see each other.")] = 1,
+    bias: Annotated[bool, typer.Option(help="Whether each kernel has a bias.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Work out a convolution: output size, parameters, multiplications, and the same layer fully connected."""
+    from dataclasses import asdict
+
+    from glassnet.arithmetic import PADDING_NAMES, convolution_arithmetic, parse_size
+
+    def sizes(text: str) -> int | tuple[int, ...]:
+        is_plain = re.fullmatch(r"\d+(x\d+)*", text)  # zeros too, which are no sizes but paddings
+        parsed = tuple(int(part) for part in text.split("x")) if is_plain else parse_size(text)
+        return parsed[0] if len(parsed) == 1 else parsed
+
+    result = convolution_arithmetic(
+        parse_size(input_size),
+        sizes(kernel),
+        filters,
+        stride=sizes(stride),
+        padding=padding if padding in PADDING_NAMES else sizes(padding),
+        dilation=sizes(dilation),
+        groups=groups,
+        bias=bias,
+    )
+    if as_json:
+        _print_json(asdict(result))
+    else:
+        typer.echo("\n".join(result.lines()))
+
+
+@app.command(name="filter")
+def filter_command(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    kernel: Annotated[str, typer.Option(help="identity, mean, gaussian, sharpen, edge, sobel-x ...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the result, such as out.png.")],
+    size: Annotated[int, typer.Option(help="Size of the kernel, odd; for mean and gaussian.")] = 3,
+    sigma: Annotated[float | None, typer.Option(help="Spread of the Gaussian in pixels.")] = None,
+    border: Annotated[str | None, typer.Option(help="reflect, zero, replicate or wrap.")] = None,
+    negative: Annotated[str | None, typer.Option(help="Negative results: clip, absolute or shift.")] = None,
+    where_zero: Annotated[bool, typer.Option("--where-zero", help="Replace lost (black) pixels only.")] = False,
+) -> None:
+    """Filter an image with a classic kernel, channel by channel; transparency is left alone."""
+    from glassnet._errors import WorkError
+    from glassnet.data.images import UnreadableImageError, open_picture
+    from glassnet.nn.kernels import filter_image
+    from glassnet.nn.kernels import kernel as classic_kernel
+
+    weights = classic_kernel(kernel, size, sigma)
+    try:
+        picture = open_picture(image)
+    except UnreadableImageError as error:
+        raise WorkError(f"Could not read {image}: {error}.") from None
+    result = filter_image(picture, weights, border=border, negative=negative, where_zero=where_zero)
+    try:
+        result.save(out)
+    except (OSError, ValueError) as error:
+        raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
+    typer.echo(f"{image} filtered with {kernel}: {out} ({result.width}x{result.height}, {result.mode})")
+
+
+@app.command()
 def models(as_json: JsonFlag = False) -> None:
     """List the networks that can be built."""
     from glassnet.models import ARCHITECTURES
@@ -188,7 +279,7 @@ def models(as_json: JsonFlag = False) -> None:
 
     rows: list[dict[str, Any]] = [
         {"name": name, "input_shape": entry.input_shape, "takes_any_size": entry.any_size, "source": entry.source}
-        for name, entry in sorted(ARCHITECTURES.items())
+        for name, entry in ARCHITECTURES.items()
     ]
     if as_json:
         _print_json(rows)
@@ -236,27 +327,55 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
     _print(rows_view(header, cells))
 
 
-def _configured(base: TrainConfig, flags: dict[str, Any], settings: list[str]) -> TrainConfig:
+def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the `model.OPTION=VALUE` pairs of `--set`, their values read as YAML, and the others as text."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for setting in settings:
+        name, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
+        if name in ("model.seed", "model.name"):
+            raise UsageError(f"--set {name} is said by --{'seed' if name == 'model.seed' else 'model'}; leave it out.")
+        if name.startswith("model."):
+            try:
+                options[name.removeprefix("model.")] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise UsageError(
+                    f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'."
+                ) from None
+        else:
+            fields[name] = text
+    return options, fields
+
+
+def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
     """Return `base` with the flags that were given and the `--set` pairs."""
     from glassnet.training.config import TrainConfig
 
     values = {name: value for name, value in flags.items() if value is not None}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
-        values[name.strip()] = TrainConfig.parse(name.strip(), text.strip())
+    values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
+    if values.get("loss") not in (None, "cross-entropy"):
+        values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
+    if values.get("optimizer") not in (None, base.optimizer):
+        values.setdefault("momentum", None)
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 
-def _fitting_options(model: str, data: Dataset) -> dict[str, object]:
+def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, object]:
     """Return the build options that make a network fit a data set: its classes, channels and, if free, size."""
     from glassnet.models import ARCHITECTURES
 
-    channels, height, width = data.train.input_shape
+    shape = data.train.input_shape
     entry = ARCHITECTURES.get(model)  # an unknown name is build_model's to refuse
-    size = entry.input_shape[1:] if entry is not None and not entry.any_size else (height, width)
-    return {"num_classes": data.train.num_classes, "input_shape": (channels, *size)}
+    if data.train.is_image:
+        published = entry.input_shape[1:] if entry is not None and not entry.any_size else shape[1:]
+        shape = (shape[0], *(published if size is None else (size, size)))
+    elif size is not None:
+        raise UsageError("--size is for images; these inputs are numbers. Leave it out.")
+    return {"num_classes": data.train.num_outputs, "input_shape": shape}
 
 
 def _built(model: str, input_size: str | None, classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
@@ -303,7 +422,16 @@ def _print(*parts: Any) -> None:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for each number that JSON has no word for: nan and the infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _print_version(is_asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from glassnet.data.standard import list_datasets
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
-from glassnet.models import spec_of
+from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.recipes import recipe
 from glassnet.report import write_report
@@ -39,6 +40,7 @@ from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
 
 
@@ -68,18 +70,25 @@ def train(
     if not isinstance(data, Dataset):
         raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
     spec = spec_of(model)
-    config = (config or recipe(data.name, spec.name if spec else None)).resolved()
+    if config is None:
+        config = recipe(data.name, spec.name if spec else None)
+        config = replace(config, batch_size=max(1, min(config.batch_size, len(data.train))))
+    config = config.resolved()
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    preprocessing = make_record(data.train, _input_size(data, spec), data.framing)
-    objective = _check_model(model, preprocessing, config)
+    preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
+    objective = _check_model(model, spec, data, preprocessing, config)
+    config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
     writer = create_run(out, f"{data.name}-{name}")
     try:
         record = _record(model, spec, data, config, device, precision)
         writer.save_start(record, preprocessing, None if spec else source_of(model))
         result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
+    except NonFiniteLossError as error:
+        kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
+        raise NonFiniteLossError(f"{error} {kept}") from None
     finally:
         if not writer.is_usable:
             writer.discard()
@@ -113,10 +122,13 @@ def _fit(
     )
 
 
-def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int] | None:
-    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers."""
+def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
+    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers.
+
+    `spec` is what `build_model` left on the model: its input size stands also where layers were changed since.
+    """
     shape = data.train.input_shape
-    if spec is None or not data.train.is_image:
+    if not isinstance(spec, ModelSpec) or not data.train.is_image:
         return None
     if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
         size = spec.input_shape[1:] if len(spec.input_shape) == 3 else shape[1:]
@@ -127,13 +139,39 @@ def _input_size(data: Dataset, spec: ModelSpec | None) -> tuple[int, int] | None
     return spec.input_shape[1], spec.input_shape[2]
 
 
-def _check_model(model: nn.Module, preprocessing: InputRecord, config: TrainConfig) -> Objective:
-    objective = make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing))
-    if config.max_shift and not isinstance(preprocessing, Preprocessing):
-        raise UsageError("max_shift moves images, and these inputs are numbers. Set it to 0.")
+def _check_model(
+    model: nn.Module, spec: ModelSpec | None, data: Dataset, preprocessing: InputRecord, config: TrainConfig
+) -> Objective:
+    """Match model, data and config, and return what training makes small; raise `UsageError` where they do not fit."""
+    architecture = ARCHITECTURES[spec.name] if spec else None
+    if architecture and architecture.is_regression and preprocessing.class_names:
+        raise UsageError(
+            f"This model predicts values, and the data has {len(preprocessing.class_names)} classes. "
+            "For classes use logistic-regression (two) or softmax."
+        )
+    usual = architecture.losses if architecture else {}
+    found = num_outputs(model, preprocessing)
+    objective = make_objective(config, preprocessing.class_names, found, usual)
+    if not objective.is_classification and found != data.train.num_outputs:
+        raise UsageError(
+            f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
+            f"Build it with num_classes={data.train.num_outputs}."
+        )
+    _check_shift(config.max_shift, preprocessing)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UsageError("The model has nothing to train: none of its parameters requires a gradient.")
+        hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""
+        raise UsageError(f"The model has nothing to train: none of its parameters requires a gradient.{hint}")
     return objective
+
+
+def _check_shift(max_shift: int, preprocessing: InputRecord) -> None:
+    if max_shift and not isinstance(preprocessing, Preprocessing):
+        raise UsageError("max_shift moves images, and these inputs are numbers. Set it to 0.")
+    if isinstance(preprocessing, Preprocessing) and max_shift >= min(preprocessing.size):
+        height, width = preprocessing.size
+        raise UsageError(
+            f"max_shift must be below the input size, {height}x{width}; got {max_shift}, which moves images out of it."
+        )
 
 
 def _record(
@@ -157,7 +195,7 @@ def _record(
         "data": {
             "name": data.name,
             "is_named": data.name in list_datasets(),
-            "root": str(Path(data.root).resolve()) if data.root is not None else None,
+            "root": str(Path(data.root).expanduser().resolve()) if data.root is not None else None,
             "seed": data.seed,
             "validation_share": data.validation_share,
             "fingerprint": data.fingerprint(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glassnet._errors import UsageError
-from glassnet._types import PathArg, Shape
+from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
 from glassnet.evaluation.regression import ValueEvaluation
@@ -18,10 +18,8 @@ from glassnet.inspection.summary import summary
 from glassnet.runs import Run
 from glassnet.training.checkpoint import write_text
 from glassnet.views.contents import (
-    ClassScore,
     EvaluationContents,
     FilterContents,
-    LayerRow,
     ReportContents,
     ValueContents,
     WorstError,
@@ -67,22 +65,13 @@ def report_contents(
         model_name=record["model"].get("name") or record["model"]["class"],
         class_names=run.class_names,
         history=[asdict(row) for row in run.history],
-        best_epoch=run.history.best.epoch,
+        best_epoch=run.epoch,
         stop_reason=result.get("stop_reason", ""),
         test=_evaluation_contents(evaluation) if isinstance(evaluation, Evaluation) else None,
         values=_value_contents(evaluation) if isinstance(evaluation, ValueEvaluation) else None,
         worst_errors=worst_errors,
         filters=_first_filters(run),
-        layers=[
-            LayerRow(
-                name=row.name,
-                kind=row.kind,
-                output_shape=_size(row.output_shape),
-                num_parameters=row.num_parameters,
-                num_multiplications=row.num_multiplications,
-            )
-            for row in layers.rows
-        ],
+        layers=layers.rows,
         num_parameters=layers.num_parameters,
         num_multiplications=layers.num_multiplications,
         config=_sections(run),
@@ -98,7 +87,7 @@ def _evaluation_contents(evaluation: Evaluation) -> EvaluationContents:
         top5_accuracy=evaluation.top5_accuracy,
         loss=evaluation.loss,
         confusion=evaluation.confusion,
-        per_class=[ClassScore(**asdict(row)) for row in evaluation.per_class],
+        per_class=evaluation.per_class,
     )
 
 
@@ -133,7 +122,3 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
             preprocessing[name] = f"{len(preprocessing[name])} values, see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
     return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}
-
-
-def _size(shape: Shape) -> str:
-    return " \N{MULTIPLICATION SIGN} ".join(str(size) for size in shape)

@@ -12,10 +12,12 @@ report.html          the report
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import shutil
+import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,13 @@ from glassnet.training.objective import Objective, make_objective
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
+SECTIONS = {
+    "glassnet": {"version", "created"},
+    "data": {"name", "is_named", "root", "seed", "validation_share", "fingerprint"},
+    "model": {"name"},
+    "training": set[str](),
+}
+"""What `config.yaml` holds at least, by section."""
 REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
 
 
@@ -57,12 +66,14 @@ class Run:
     preprocessing: InputRecord
     objective: Objective
     history: History
+    epoch: int
+    """The epoch that the weights are of: that of the lowest hold-out loss."""
     record: Mapping[str, Any]
     """`config.yaml` as it stands: versions, data, model, result."""
     device: torch.device
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}', best epoch {self.history.best.epoch} of {len(self.history)})"
+        return f"Run('{self.path}', best epoch {self.epoch} of {len(self.history)})"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -80,7 +91,12 @@ class Run:
         return predict_outputs(self.model, on_device.inputs, self.preprocessing), on_device.labels
 
     def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
-        """Return logits `(N, num_classes)` and labels `(N,)` in the run's classes for a set, matched by name."""
+        """Return logits `(N, num_classes)` and labels `(N,)` in the run's classes for a set, matched by name.
+
+        Raises `UsageError` for a regression, which has no classes: see `outputs`.
+        """
+        if not self.class_names:
+            raise UsageError("This run predicts values, not classes. Use run.outputs(examples) for the values.")
         outputs, labels = self.outputs(examples)
         return self.objective.logits(outputs), labels
 
@@ -132,8 +148,8 @@ class Run:
         )
         if data.fingerprint() != stored["fingerprint"]:
             raise WorkError(
-                f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files or "
-                "the way they are read have changed. Pass the examples yourself: run.evaluate(data.test)."
+                f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
+                "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
             )
         return data
 
@@ -141,8 +157,10 @@ class Run:
 class RunWriter:
     """A run folder while it is being written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_new: bool = True) -> None:
         self.path = path
+        self.is_new = is_new
+        """False where the folder was there before, empty: then it is not ours to remove."""
         self.is_usable = False
         """True as soon as an epoch is saved; until then the folder is not worth keeping."""
 
@@ -155,44 +173,50 @@ class RunWriter:
 
     def save_record(self, record: Mapping[str, object]) -> None:
         """Write `config.yaml`."""
-        write_text(self.path / CONFIG, yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True))
+        write_text(self.path / CONFIG, yaml.safe_dump(plain(record), sort_keys=False, allow_unicode=True))
 
     def save_epoch(self, end: EpochEnd) -> None:
-        """Write the state after an epoch, and the weights where they are the best so far."""
-        if end.is_best:
-            row = end.history[-1]
-            save_weights(self.path / WEIGHTS, end.weights, {"format": "pt", "epoch": str(row.epoch)})
+        """Write the state after an epoch, and last the weights where they are the best so far."""
         save_training_state(self.path / STATE, end)
         write_text(self.path / METRICS, end.history.to_csv())
+        if end.is_best:
+            save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
         self.is_usable = True
 
     def discard(self) -> None:
-        """Remove a folder in which nothing usable was written."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what was written where nothing usable came of it."""
+        for name in (CONFIG, WEIGHTS, STATE, SOURCE, PREPROCESSING, METRICS, REPORT):
+            (self.path / name).unlink(missing_ok=True)
+        if self.is_new:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def create_run(out: PathArg | None, default_name: str) -> RunWriter:
-    """Make a new, empty run folder: `out`, or `runs/<default_name>`; a taken name gets `-2`, `-3` and so on.
+    """Make a new run folder: `out`, or `runs/<default_name>`; a taken name gets `-2`, `-3` and so on.
 
-    Raises `WorkError` where no folder can be made there. Nothing that exists is touched.
+    A folder is claimed by creating its config file, which only one process can; an empty folder that is there
+    already may be claimed too. Raises `WorkError` where no folder can be made. Nothing that exists is touched.
     """
-    wanted = Path(out) if out is not None else Path("runs") / default_name
-    candidate, number = wanted, 1
-    while True:
+    wanted = Path(os.path.abspath(Path(out).expanduser() if out is not None else Path("runs") / default_name))
+    shown = Path(out) if out is not None else Path("runs") / default_name
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        candidate = wanted.with_name(wanted.name + suffix)
         try:
-            candidate.parent.mkdir(parents=True, exist_ok=True)
-            candidate.mkdir()
-            break
+            is_new = not candidate.exists()
+            candidate.mkdir(parents=True, exist_ok=True)
+            if any(candidate.iterdir()):
+                continue
+            (candidate / CONFIG).open("x").close()
         except FileExistsError:
-            if candidate.is_dir() and not any(candidate.iterdir()) and os.access(candidate, os.W_OK):
-                break
             if not candidate.parent.is_dir():
-                raise _unwritable(wanted, f"{candidate.parent} is a file") from None
-            number += 1
-            candidate = wanted.with_name(f"{wanted.name}-{number}")
+                raise _unwritable(shown, f"{candidate.parent} is a file") from None
+            continue
         except OSError as error:
-            raise _unwritable(wanted, error.strerror or str(error)) from None
-    return RunWriter(candidate)
+            raise _unwritable(shown, error.strerror or str(error)) from None
+        is_plain = shown.name == wanted.name  # keep the path as it was given, unless it was `.` or the like
+        return RunWriter(shown.with_name(candidate.name) if is_plain else candidate, is_new)
+    raise AssertionError("unreachable: count() does not end")
 
 
 def _unwritable(path: Path, reason: str) -> WorkError:
@@ -203,10 +227,15 @@ def _unwritable(path: Path, reason: str) -> WorkError:
 
 def source_of(model: nn.Module) -> str | None:
     """Return the source file of a model's class, or None where Python does not know it (a notebook cell)."""
+    if type(model).__module__.partition(".")[0] == "torch":  # nn.Sequential's file tells nothing of the model
+        return None
     try:
         file = inspect.getsourcefile(type(model))
-        return Path(file).read_text(encoding="utf-8") if file else None
-    except (TypeError, OSError):
+        if file is None:
+            return None
+        with tokenize.open(file) as source:
+            return source.read()
+    except (TypeError, OSError, SyntaxError, UnicodeDecodeError):
         return None
 
 
@@ -229,7 +258,7 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
         raise WorkError(f"Expected a row per epoch in {folder / METRICS}; it has none. Train again.")
     if model is None:
         model = _rebuild(folder, record)
-    load_weights(folder / WEIGHTS, model)
+    epoch = load_weights(folder / WEIGHTS, model)
     model = model.to(target).eval()
     config = TrainConfig.from_dict(record["training"])
     return Run(
@@ -239,6 +268,7 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
         preprocessing=preprocessing,
         objective=_objective(folder, model, preprocessing, config),
         history=history,
+        epoch=epoch,
         record=record,
         device=target,
     )
@@ -246,10 +276,10 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
 
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
-        beside = [str(other) for other in folder.parent.glob("*") if (other / CONFIG).exists()]
+        beside = _runs_in(folder.parent)
         near = nearest_names(str(folder), beside) or sorted(beside)[:3]
         hint = f" Near it: {', '.join(near)}." if near else " `glassnet train` makes one."
-        what = "a file" if folder.exists() else "nothing"
+        what = "a file" if os.path.exists(folder) else "nothing"
         raise UsageError(f"Expected a run folder at {folder}; there is {what}.{hint}")
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if len(missing) == len(REQUIRED):
@@ -259,6 +289,13 @@ def _check_files(folder: Path) -> None:
             f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. "
             "Copy the whole folder, or train again."
         )
+
+
+def _runs_in(folder: Path) -> list[str]:
+    try:
+        return [str(other) for other in folder.iterdir() if os.path.exists(other / CONFIG)]
+    except OSError:
+        return []
 
 
 def _read(path: Path, parse):  # type: ignore[no-untyped-def]
@@ -276,14 +313,19 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = _read(path, yaml.safe_load)
     except yaml.YAMLError as error:
         raise WorkError(f"{path}: expected YAML; it does not parse: {' '.join(str(error).split())}") from None
-    sections = ("glassnet", "data", "model", "training")
-    if not isinstance(record, dict) or any(not isinstance(record.get(name), dict) for name in sections):
-        raise WorkError(f"{path}: expected the sections {', '.join(sections)}; this is not a run's config.")
+    for section, names in SECTIONS.items():
+        part = record.get(section) if isinstance(record, dict) else None
+        if not isinstance(part, dict) or not names <= set(part) or not all(isinstance(name, str) for name in part):
+            raise WorkError(
+                f"{path}: expected a run's config with a section {section}"
+                f"{' that has ' + ', '.join(sorted(names)) if names else ''}; this one has not. "
+                "Copy the whole folder, or train again."
+            )
     try:
         TrainConfig.from_dict(record["training"])
     except (UsageError, TypeError) as error:
         raise WorkError(f"{path}: section training: {error}") from None
-    return record
+    return dict(record)
 
 
 def _rebuild(folder: Path, record: Mapping[str, Any]) -> nn.Module:
@@ -314,5 +356,17 @@ def model_section(model: nn.Module, spec: ModelSpec | None) -> dict[str, object]
     """Return the `model` section of a run's config."""
     if spec is None:
         return {"name": None, "class": type(model).__qualname__}
-    options = {name: list(value) if isinstance(value, tuple) else value for name, value in spec.options.items()}
-    return {"name": spec.name, "options": options}
+    section = {"name": spec.name, "options": plain(spec.options), "seed": spec.seed}
+    weights = getattr(model, "loaded_weights", None)
+    return section if weights is None else {**section, "weights": asdict(weights)}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML can write it: numpy's numbers as Python's, tuples as lists, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from glassnet import cli
+from glassnet import build_model, cli, open_run
 from glassnet.data.examples import Dataset
 from glassnet.runs import Run
 
@@ -58,7 +59,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
 def test_train_writes_a_run_and_says_where_it_is(tmp_path: Path) -> None:
     result = call("train", "digits", "--epochs", "1", "--out", tmp_path / "run", "--set", "max_shift=0")
     assert result.returncode == 0
-    assert "Training on 1,295 images, 143 held out, 1 epochs" in result.stderr
+    assert "Training on 1,295 examples, 143 held out, 1 epochs" in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "Test accuracy" in result.stdout
     assert str(tmp_path / "run") in result.stdout
@@ -155,6 +156,52 @@ def test_summary_takes_a_name_or_a_run(digits_run: Run, glassnet) -> None:  # ty
     assert json.loads(out)["num_parameters"] == 300 * 7 + 7
 
 
+def test_arithmetic_prints_the_formula_with_its_numbers(glassnet) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("arithmetic", "--input", "224x224x3", "--kernel", "3", "--filters", "32")
+    assert code == 0
+    assert "floor((224 + 0 + 0 - 3) / 1) + 1 = 222" in out
+    assert "output: 222x222x32" in out
+    assert "parameters: (3*3*3 + 1) * 32 = 896" in out
+    assert "fully connected parameters: (224*224*3 + 1) * 222*222*32 = 237,397,479,552" in out
+    words = ["--input", "32x32x3", "--kernel", "3x5", "--filters", "4", "--stride", "2", "--padding", "0x2", "--json"]
+    assert json.loads(glassnet("arithmetic", *words)[1])["output_shape"] == [15, 16, 4]
+
+
+def test_filter_writes_the_filtered_image(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    picture = Image.new("RGBA", (9, 7), (100, 50, 10, 200))
+    picture.putpixel((4, 3), (0, 0, 0, 200))
+    picture.save(tmp_path / "in.png")
+    words = ("filter", tmp_path / "in.png", "--kernel", "mean", "--where-zero", "-o", tmp_path / "out.png")
+    code, out, _ = glassnet(*words)
+    assert code == 0
+    assert "(9x7, RGBA)" in out
+    repaired = Image.open(tmp_path / "out.png")
+    assert repaired.getpixel((4, 3)) == repaired.getpixel((0, 0)) == (100, 50, 10, 200)
+    (tmp_path / "text.png").write_text("no image")
+    code, _, err = glassnet("filter", tmp_path / "text.png", "--kernel", "edge", "-o", tmp_path / "x.png")
+    assert (code, "Could not read" in err) == (1, True)
+    code, _, err = glassnet("filter", tmp_path / "in.png", "--kernel", "edge", "-o", tmp_path / "no" / "x.png")
+    assert (code, "Could not write" in err) == (1, True)
+
+
+def test_weights_of_another_number_of_classes_start_a_network(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    published = build_model("lenet5", num_classes=7, seed=3)
+    torch.save(published.state_dict(), tmp_path / "published.pth")
+    flags = ("--epochs", "1", "--lr", "1e-12", "--optimizer", "sgd", "--set", "weight_decay=0")
+    code, _, err = glassnet("train", "--out", tmp_path / "run", "--weights", tmp_path / "published.pth", *flags)
+    assert code == 0
+    assert "10 tensors" in err or "8 tensors" in err
+    assert "left as built: output.weight, output.bias" in err
+    assert torch.allclose(open_run(tmp_path / "run").model.c1.weight, published.c1.weight, atol=1e-6)
+
+
+def test_an_option_of_the_network_is_set_by_name(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("train", "--model", "mlp", "--epochs", "1", "--size", "10", "--set", "model.hidden=[7, 5]")
+    code, _, _ = glassnet(*words, "--out", tmp_path / "run")
+    assert code == 0
+    assert open_run(tmp_path / "run").model.hidden1.weight.shape == (7, 100)
+
+
 def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: ignore[no-untyped-def]
     assert "lenet5" in glassnet("models")[1]
     assert {row["name"] for row in json.loads(glassnet("models", "--json")[1])} >= {"softmax", "mlp", "lenet5"}
@@ -182,6 +229,11 @@ def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: igno
         ("summary lenet5 --input 1xbx3", 2, "--input takes sizes joined by x"),
         ("summary lenet5 --input 1x20x20", 2, "at least 32x32 pixels"),
         ("summary lenet5 --classes 0", 2, "num_classes must be a whole number of at least 1; got 0"),
+        ("train --model mlp --set model.hiden=3", 2, "Unknown option of model 'mlp' 'hiden'. Did you mean 'hidden'"),
+        ("train --weights absent.pth", 1, "Expected a file of weights at absent.pth; there is none"),
+        ("arithmetic --input 8x8x3 --kernel 9 --filters 3", 2, "8 + 2*0 - 9 = -1 < 0"),
+        ("arithmetic --input 8x8x3 --kernel x --filters 3", 2, "'x'"),
+        ("filter a.png --kernel egde -o b.png", 2, "Unknown kernel 'egde'. Did you mean 'edge'"),
         ("frobnicate", 2, "No such command 'frobnicate'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 import glassnet as gn
 from glassnet import UsageError
-from glassnet.data.examples import Dataset
+from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.training.fit import Progress, SilentObserver
 from glassnet.training.history import EpochRow
 from glassnet.training.step import NonFiniteLossError
@@ -37,8 +38,9 @@ def test_the_same_arguments_give_the_same_run_bit_for_bit(small_data: Dataset, t
 def test_the_config_file_says_everything_to_repeat_the_run(small_data: Dataset, tmp_path: Path) -> None:
     run = gn.train(network(), small_data, QUICK, out=tmp_path / "run", progress=False)
     record = yaml.safe_load((run.path / "config.yaml").read_text())
-    assert gn.TrainConfig.from_dict(record["training"]) == run.config == QUICK.resolved()
-    assert record["model"] == {"name": "softmax", "options": {"num_classes": 3, "input_shape": [1, 8, 8]}}
+    assert gn.TrainConfig.from_dict(record["training"]) == run.config
+    assert run.config == dataclasses.replace(QUICK.resolved(), loss="cross-entropy")
+    assert record["model"] == {"name": "softmax", "options": {"num_classes": 3, "input_shape": [1, 8, 8]}, "seed": 0}
     assert record["data"]["fingerprint"] == small_data.fingerprint()
     assert record["glassnet"]["torch"] == torch.__version__
     assert record["glassnet"]["version"] == gn.__version__
@@ -62,11 +64,14 @@ def test_the_model_given_ends_with_the_best_weights(small_data: Dataset, tmp_pat
             QUICK,
             r"built for inputs of \(3, 8, 8\).*Build it with input_shape=\(1, 8, 8\)",
         ),
-        (nn.Sequential(nn.Flatten(), nn.Linear(63, 3)), QUICK, "does not take images of 1x8x8"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(63, 3)), QUICK, "does not take float32 images of 1x8x8"),
         (nn.Sequential(nn.Conv2d(1, 3, 3)), QUICK, r"one input this gave \(1, 3, 6, 6\)"),
         (network(), gn.TrainConfig(batch_size=61), "at most the 60 training examples; got 61"),
         (network(), gn.TrainConfig(device="cuda:7", batch_size=16), "Device 'cuda:7' was asked for"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 3).requires_grad_(False)), QUICK, "nothing to train"),
+        (gn.build_model("linear-regression", num_classes=3, input_shape=(1, 8, 8)), QUICK, "predicts values, and the"),
+        (network(), gn.TrainConfig(batch_size=9, loss="squared-error"), "is for regression tasks; 3 classes and 3 out"),
+        (network(), gn.TrainConfig(batch_size=9, loss="perceptron"), "make this one multi-class. Choose one of: cross"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_any_work(
@@ -113,6 +118,116 @@ def test_without_a_test_split_there_is_a_run_and_a_report_without_figures(small_
     run = gn.train(network(), data, QUICK, out=tmp_path / "run", progress=False)
     assert "test_accuracy" not in run.record["result"]
     assert run.report_path.exists()
+
+
+def rows(count: int, num_features: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, num_features, generator=torch.Generator().manual_seed(seed))
+
+
+def row_data(targets: Callable[[torch.Tensor], torch.Tensor], names: tuple[str, ...], num_features: int = 2) -> Dataset:
+    splits = [rows(count, num_features, seed) for seed, count in enumerate((200, 50, 50))]
+    return Dataset("rows", *(ExampleSet(x, targets(x), names) for x in splits), seed=0)
+
+
+def test_a_regression_trains_to_the_normal_equation(tmp_path: Path) -> None:
+    data = row_data(lambda x: 3 * x[:, 0] - 2 * x[:, 1] + 0.5, ())
+    config = gn.TrainConfig(epochs=60, batch_size=20, optimizer="sgd", learning_rate=0.1, weight_decay=0)
+    model = gn.build_model("linear-regression", input_shape=(2,))
+    run = gn.train(model, data, config, out=tmp_path / "run", progress=False)
+    assert run.config.loss == "squared-error"
+    assert run.evaluate(data.test).r2 == pytest.approx(1, abs=1e-6)
+    weights, bias = gn.normal_equation(run.preprocessing.normalise(data.train.inputs), data.train.labels)
+    assert torch.allclose(model.output.weight.detach(), weights, atol=1e-3)
+    assert torch.allclose(model.output.bias.detach(), bias, atol=1e-3)
+    assert "typical error" in run.report_path.read_text()
+    opened = gn.open_run(run.path)
+    assert opened.evaluate(data.test) == run.evaluate(data.test)
+    with pytest.raises(UsageError, match="predicts values, not classes"):
+        opened.predict(data.test.inputs)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "loss"),
+    [
+        ("logistic-regression", None),
+        ("logistic-regression", "perceptron"),
+        ("perceptron", None),
+        ("softmax", None),
+        ("softmax", "multi-class-perceptron"),
+        ("mlp", None),
+    ],
+)
+def test_two_separable_classes_are_told_apart_by_one_output_or_two(
+    model_name: str, loss: str | None, tmp_path: Path
+) -> None:
+    data = row_data(lambda x: (x[:, 0] + x[:, 1] > 0).long(), ("no", "yes"))
+    model = gn.build_model(model_name, num_classes=2, input_shape=(2,))
+    run = gn.train(
+        model,
+        data,
+        gn.TrainConfig(epochs=30, batch_size=20, learning_rate=0.1, loss=loss),
+        out=tmp_path / "r",
+        progress=False,
+    )
+    assert run.evaluate(data.test).accuracy >= 0.9
+    answers = run.predict(torch.tensor([[2.0, 2.0], [-2.0, -2.0]]))
+    assert [row.class_name for row in answers] == ["yes", "no"]
+    assert all(sum(p for _, p in row.top) == pytest.approx(1) for row in answers)
+
+
+def test_a_sigmoid_network_learns_from_probabilities_as_from_logits(tmp_path: Path) -> None:
+    data = row_data(lambda x: (x[:, 0] > 0.3).long(), ("no", "yes"))
+    accuracies = []
+    for layers, loss in (((), None), ((nn.Sigmoid(),), "binary-cross-entropy-of-probabilities")):
+        torch.manual_seed(0)
+        config = gn.TrainConfig(epochs=20, batch_size=20, learning_rate=0.3, loss=loss)
+        run = gn.train(nn.Sequential(nn.Linear(2, 1), *layers), data, config, out=tmp_path / "run", progress=False)
+        accuracies.append(run.evaluate(data.test).accuracy)
+        assert 0.9 < run.predict(torch.tensor([3.0, 0.0]))[0].probability <= 1
+    assert accuracies[0] == accuracies[1] >= 0.94
+
+
+def test_a_sigmoid_gate_learns_xor_and_a_fixed_one_has_nothing_to_learn(tmp_path: Path) -> None:
+    bits = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    examples = ExampleSet(bits, torch.tensor([0, 1, 1, 0]), ("false", "true"))
+    data = Dataset("xor", examples, examples, examples, seed=0, framing=Framing(is_standardised=False))
+    model = gn.build_model("gate-xor", unit="sigmoid", seed=0)
+    config = gn.TrainConfig(epochs=300, batch_size=4, optimizer="adam", learning_rate=0.1, schedule="constant")
+    run = gn.train(model, data, config, out=tmp_path / "run", progress=False)
+    assert run.evaluate(examples).accuracy == 1
+    assert gn.truth_table(run.model).outputs == (0, 1, 1, 0)
+    with pytest.raises(UsageError, match="nothing to train.*Build it with unit='sigmoid'"):
+        gn.train(gn.build_model("gate-xor"), data, config, out=tmp_path / "fixed", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "least"),
+    [
+        ("softmax", gn.TrainConfig(epochs=30, batch_size=32, learning_rate=0.01), 0.94),
+        ("mlp", gn.TrainConfig(epochs=20, batch_size=32, label_smoothing=0.1), 0.96),
+        ("cnn2d", gn.TrainConfig(epochs=30, batch_size=32, learning_rate=0.01), 0.95),
+        ("perceptron", gn.TrainConfig(epochs=30, batch_size=32), 0.91),
+        ("lenet5-1998", gn.TrainConfig(epochs=20, batch_size=32, learning_rate=2e-3, max_shift=2), 0.95),
+        ("resnet20", gn.TrainConfig(epochs=6, batch_size=64, optimizer="sgd", learning_rate=0.1), 0.95),
+    ],
+)
+def test_every_small_network_reaches_its_known_accuracy_on_digits(
+    name: str, config: gn.TrainConfig, least: float, digits: Dataset, tmp_path: Path
+) -> None:
+    size = (32, 32) if name == "lenet5-1998" else digits.train.input_shape[1:]
+    model = gn.build_model(name, num_classes=10, input_shape=(1, *size))
+    assert gn.train(model, digits, config, out=tmp_path / "run", progress=False).evaluate().accuracy >= least
+
+
+def test_the_auxiliary_heads_of_googlenet_learn(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (8, 1, 79, 79), dtype=torch.uint8, generator=generator)
+    examples = ExampleSet(inputs, torch.arange(8) % 2, ("a", "b"))
+    model = gn.build_model("googlenet", num_classes=2, input_shape=(1, 79, 79))
+    before = model.aux1.fc2.weight.detach().clone()
+    config = gn.TrainConfig(epochs=1, batch_size=4, optimizer="sgd", momentum=0, learning_rate=0.01)
+    gn.train(model, Dataset("x", *(examples,) * 3, seed=0), config, out=tmp_path / "run", progress=False)
+    assert not torch.equal(model.aux1.fc2.weight, before)
 
 
 def test_digits_reach_98_percent_with_the_recipe(digits: Dataset, tmp_path: Path) -> None:

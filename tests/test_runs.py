@@ -16,6 +16,7 @@ import glassnet as gn
 from glassnet import UsageError, WorkError
 from glassnet.data.examples import Dataset
 from glassnet.runs import Run, create_run, open_run
+from glassnet.training.checkpoint import save_weights
 
 
 @pytest.fixture
@@ -180,3 +181,39 @@ def test_a_users_own_module_trains_and_its_run_opens_with_an_instance(small_data
     with pytest.raises(UsageError, match=r"data given in Python \('squares'\).*run.evaluate\(data.test\)"):
         again.evaluate()
     assert again.evaluate(small_data.test).num_examples == 15
+
+
+def test_two_processes_never_share_a_folder_and_a_users_empty_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    first, second = (create_run(tmp_path / "mine", "x") for _ in range(2))
+    assert (first.path.name, second.path.name) == ("mine", "mine-2")
+    first.discard()
+    second.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_place_given_as_a_dot_is_a_folder_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert create_run(".", "x").path.resolve() == tmp_path / "here"
+    assert create_run(".", "x").path.resolve() == tmp_path / "here-2"
+
+
+def test_weights_of_a_later_epoch_than_the_metrics_say_so(digits_run: Run, folder: Path) -> None:
+    weights = digits_run.model.state_dict()
+    save_weights(folder / "model.safetensors", weights, 2)
+    assert open_run(folder).epoch == 2
+    assert digits_run.epoch == digits_run.history.best.epoch
+
+
+def test_the_record_says_seed_and_published_weights(small_data: Dataset, tmp_path: Path) -> None:
+    torch.save(gn.build_model("softmax", num_classes=3, input_shape=(1, 8, 8)).state_dict(), tmp_path / "w.pth")
+    model = gn.build_model("softmax", num_classes=3, input_shape=(1, 8, 8), seed=7)
+    gn.load_weights(model, tmp_path / "w.pth")
+    config = gn.TrainConfig(epochs=1, batch_size=16)
+    run = gn.train(model, small_data, config, out=tmp_path / "run", progress=False)
+    stored = gn.open_run(run.path).record["model"]
+    assert stored["seed"] == 7
+    assert stored["weights"]["path"] == str(tmp_path / "w.pth")
+    assert len(stored["weights"]["sha256"]) == 64

@@ -47,7 +47,11 @@ class ExampleSet:
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> ExampleSet:
         """Return the examples at `index` (a slice, positions or a mask) as a set of its own."""
-        chosen = index if isinstance(index, slice | Tensor) else torch.tensor(index, dtype=torch.int64)
+        chosen = index if isinstance(index, slice | Tensor) else torch.as_tensor(index)
+        if isinstance(chosen, Tensor):
+            if chosen.ndim != 1:
+                raise UsageError(f"Choose examples by a slice, a list of positions or a mask; got {index!r}.")
+            chosen = chosen if chosen.dtype == torch.bool else chosen.long()
         return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen])
 
     def __repr__(self) -> str:
@@ -77,6 +81,11 @@ class ExampleSet:
         """Number of classes, present in this split or not."""
         return len(self.class_names)
 
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a network for this set: one a class, or one a value to predict."""
+        return self.num_classes or (self.labels.shape[1] if self.labels.ndim == 2 else 1)
+
     def class_counts(self) -> list[int]:
         """Return how many examples each class has, in the order of `class_names`."""
         return torch.bincount(self.labels, minlength=self.num_classes).tolist()
@@ -88,6 +97,12 @@ class ExampleSet:
         """
         if tuple(class_names) == self.class_names:
             return self
+        if self.is_regression or not class_names:
+            kinds = ("classes", "values to predict")
+            raise UsageError(
+                f"Expected examples with {kinds[not class_names]}; these have {kinds[self.is_regression]}. "
+                "They are for another network."
+            )
         position = {name: index for index, name in enumerate(class_names)}
         counts = self.class_counts()
         for name, count in zip(self.class_names, counts, strict=True):
@@ -115,6 +130,8 @@ def _check_values(values: Tensor, count: int) -> None:
 
 
 def _check_labels(labels: Tensor, class_names: tuple[str, ...]) -> None:
+    if not all(isinstance(name, str) for name in class_names):
+        raise UsageError(f"Class names must be text; got {class_names!r}. Write tuple(map(str, names)).")
     if len(set(class_names)) != len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
         raise UsageError(f"Class names must differ; '{twice}' stands more than once.")

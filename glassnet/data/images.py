@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,18 +40,28 @@ def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) ->
     """
     if isinstance(source, Image.Image):
         return _guarded(lambda: _to_mode(source, mode, background))
-    path = Path(source)
-    if path.is_dir():
-        raise UnreadableImageError("expected an image file, got a folder")
-    if not path.exists():
-        raise UnreadableImageError("no such file")
-    if path.stat().st_size == 0:
-        raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
+    return _read(Path(source), lambda image: _to_mode(image, mode, background))
+
+
+def open_picture(source: PathArg) -> Image.Image:
+    """Return an image file as it is to be looked at: upright, `L`, `LA`, `RGB` or `RGBA`, 8 bits a channel.
+
+    Raises `UnreadableImageError` as `open_image`.
+    """
+    return _read(Path(source), _to_picture)
+
+
+def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Open the file at `path` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
 
     def read() -> Image.Image:
+        if os.path.isdir(path):
+            raise UnreadableImageError("expected an image file, got a folder")
+        if path.stat().st_size == 0:
+            raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
         with Image.open(path) as image:
             image.load()
-            return _to_mode(image, mode, background)
+            return convert(image)
 
     return _guarded(read)
 
@@ -69,17 +80,29 @@ def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
         raise UnreadableImageError(f"more than {limit} million pixels: refused as a decompression bomb") from None
     except UnidentifiedImageError:
         raise UnreadableImageError("expected an image that Pillow can read, got another kind of file") from None
+    except FileNotFoundError:
+        raise UnreadableImageError("no such file") from None
     except PermissionError:
         raise UnreadableImageError("the file may not be read (permission denied)") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
         raise UnreadableImageError(f"the image is damaged: {error or type(error).__name__}") from None
 
 
-def _to_mode(image: Image.Image, mode: str, background: int) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF rotation and scale deep grey values to 8 bits."""
     is_png = image.format == "PNG"
     image = ImageOps.exif_transpose(image)
-    if image.mode in DEEP_MODES:
-        image = _to_8_bits(image, is_png)
+    return _to_8_bits(image, is_png) if image.mode in DEEP_MODES else image
+
+
+def _to_picture(image: Image.Image) -> Image.Image:
+    image = _upright(image)
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    return image.convert(("L" if is_grey else "RGB") + ("A" if image.has_transparency_data else ""))
+
+
+def _to_mode(image: Image.Image, mode: str, background: int) -> Image.Image:
+    image = _upright(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, (background, background, background, 255))

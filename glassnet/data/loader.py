@@ -89,7 +89,7 @@ def batch_bounds(num_examples: int, batch_size: int) -> list[tuple[int, int]]:
 
 def shuffled_order(num_examples: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     """Return the order `(N,)` of one epoch: a function of seed and epoch only, drawn on the CPU for every device."""
-    return torch.randperm(num_examples, generator=seeded_generator(seed, "shuffle", epoch)).to(device)
+    return torch.randperm(num_examples, device="cpu", generator=seeded_generator(seed, "shuffle", epoch)).to(device)
 
 
 def to_device(

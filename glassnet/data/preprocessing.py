@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -164,8 +165,7 @@ class Preprocessing:
         shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
         if len(scale) == 1:
             return pixels.float().mul_(scale[0]).add_(shift[0])
-        column = (1, -1, 1, 1)
-        scales, shifts = (torch.tensor(values, device=pixels.device).view(column) for values in (scale, shift))
+        scales, shifts = (columns_on(tuple(values), 4, pixels.device) for values in (scale, shift))
         return pixels.float().mul_(scales).add_(shifts)
 
     def _shrinkage(self, width: int, height: int) -> float:
@@ -205,6 +205,12 @@ class Preprocessing:
     def example(self) -> Tensor:
         """Return one fitted black image, `uint8 (1, C, H, W)`."""
         return torch.zeros(1, *self.input_shape, dtype=torch.uint8)
+
+
+@cache
+def columns_on(values: tuple[float, ...], num_axes: int, device: torch.device) -> Tensor:
+    """Return one value a channel as `(1, C, 1, ...)` on the device, made once: a copy each step would halt it."""
+    return torch.tensor(values, device=device).view(1, -1, *(1 for _ in range(num_axes - 2)))
 
 
 def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Framing | None = None) -> Preprocessing:

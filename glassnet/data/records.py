@@ -38,7 +38,7 @@ def record_from_json(text: str) -> InputRecord:
     except ValueError as error:
         raise WorkError(f"Expected preprocessing as JSON; it does not parse: {error}.") from None
     kind = values.pop("kind", None) if isinstance(values, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise WorkError(f"Expected preprocessing of the kind {' or '.join(KINDS)}; got {kind!r}.")
     names = {field.name for field in fields(KINDS[kind])}
     if set(values) != names:

@@ -22,6 +22,6 @@ def stratified_cut(labels: Tensor, share: float, seed: int, purpose: str) -> tup
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().flatten()
         num_cut = min(round(len(members) * share), len(members) - 1)
-        order = torch.randperm(len(members), generator=seeded_generator(seed, purpose, label))
+        order = torch.randperm(len(members), device="cpu", generator=seeded_generator(seed, purpose, label))
         is_cut[members[order[:num_cut]]] = True
     return (~is_cut).nonzero().flatten(), is_cut.nonzero().flatten()

@@ -10,6 +10,7 @@ from torch import Tensor
 from glassnet._errors import UsageError
 from glassnet._types import PathArg, Shape
 from glassnet.data.examples import ExampleSet
+from glassnet.data.preprocessing import columns_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ class Standardisation:
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return `(inputs - mean) / std`, feature by feature or channel by channel: `(N, *input_shape)`, float32."""
-        column = (1, -1, *(1 for _ in self.input_shape[1:]))
-        mean, std = (torch.tensor(values, device=inputs.device).view(column) for values in (self.mean, self.std))
+        num_axes = 1 + len(self.input_shape)
+        mean, std = (columns_on(values, num_axes, inputs.device) for values in (self.mean, self.std))
         return (inputs - mean) / std
 
     def example(self) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 
 from glassnet._device import autocast
 from glassnet._errors import UsageError
-from glassnet._modes import evaluating
+from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import PathArg
 from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.loader import batch_bounds
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 
-BATCH_SIZE = 512
-"""Images in one forward pass; small sets fit in one."""
+MOST_VALUES = 2**22
+"""Input values in one forward pass, such as 27 images of 3x224x224; inner layers hold some tens of times that."""
 
 ImageArg = PathArg | Image.Image | Tensor | np.ndarray
 
@@ -35,7 +36,7 @@ class Prediction:
     class_name: str
     """The most probable class."""
     probability: float
-    """Its softmax probability, 0..1."""
+    """Its softmax probability, 0..1. Of a perceptron, whose scores are no logits, it only ranks."""
     top: tuple[tuple[str, float], ...]
     """The most probable classes with their probabilities, best first."""
 
@@ -58,12 +59,20 @@ class Predictions(Sequence[Prediction]):
 
 
 def predict_outputs(
-    model: nn.Module, inputs: Tensor, record: InputRecord, *, batch_size: int = BATCH_SIZE, precision: str = "fp32"
+    model: nn.Module,
+    inputs: Tensor,
+    record: InputRecord,
+    *,
+    batch_size: int | None = None,
+    precision: str = "fp32",
 ) -> Tensor:
     """Return the model's outputs `(N, num_outputs)`, float32, for fitted `inputs` `(N, ...)`, on their device.
 
-    The model runs in evaluation mode without gradients and is left in the modes it was in.
+    `batch_size` inputs pass at a time, by default as many as `MOST_VALUES` allows and 512 at most. The model runs in
+    evaluation mode without gradients and is left in the modes it was in.
     """
+    if batch_size is None:
+        batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     with evaluating(model), autocast(inputs.device, precision):
         batches = [
             model(record.normalise(inputs[start:stop])).float() for start, stop in batch_bounds(len(inputs), batch_size)
@@ -76,20 +85,25 @@ def num_outputs(model: nn.Module, record: InputRecord) -> int:
 
     Raises `UsageError` where the model does not take such an input or does not give one row of outputs.
     """
+    refuse_lazy(model)
     like = next((parameter for parameter in model.parameters()), None)
     example = record.example() if like is None else record.example().to(like.device)
     shape = "x".join(str(size) for size in record.input_shape)
     try:
-        outputs = predict_outputs(model, example, record)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        with evaluating(model):
+            outputs = model(record.normalise(example))
+    except Exception as error:  # the user's own code may raise anything
         what = "images" if isinstance(record, Preprocessing) else "inputs"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"The model does not take {what} of {shape}: {str(error).splitlines()[0]}. "
+            f"The model does not take float32 {what} of {shape}: {reason}. "
             "Build it for the data: build_model(name, input_shape=...), channels or features first."
         ) from None
+    if not isinstance(outputs, Tensor):
+        raise UsageError(f"A model gives one tensor of outputs (B, K); this one gave {type(outputs).__name__}.")
     if outputs.ndim != 2 or len(outputs) != 1:
         raise UsageError(f"A model gives a row of outputs (B, K); for one input this gave {tuple(outputs.shape)}.")
-    return outputs.shape[1]
+    return int(outputs.shape[1])
 
 
 def predict_images(
@@ -141,20 +155,26 @@ def describe_logits(
 
 def _named_images(images: ImageArg | Sequence[ImageArg], num_axes: int) -> list[tuple[str, ImageArg]]:
     if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(images))
+        images = _tensor(images)
     if isinstance(images, Tensor):
         images = list(images) if images.ndim == num_axes + 1 else [images]
-    elif isinstance(images, str | Path | Image.Image) or not isinstance(images, Sequence):
+    elif isinstance(images, str | os.PathLike | Image.Image) or not isinstance(images, Sequence):
         images = [images]
     return [
-        (str(image) if isinstance(image, str | Path) else f"image {position}", image)
+        (str(image) if isinstance(image, str | os.PathLike) else f"image {position}", image)
         for position, image in enumerate(images)
     ]
 
 
+def _tensor(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"An array of images or numbers must hold numbers; got {array.dtype}.")
+    return torch.from_numpy(np.array(array))  # a copy: an array of Pillow's may not be written
+
+
 def _fit(image: ImageArg, record: InputRecord) -> Tensor:
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.ascontiguousarray(image))
+        image = _tensor(image)
     if isinstance(image, Tensor):
         is_grey = image.ndim == 2 and len(record.input_shape) == 3
         image = image[None] if is_grey else image
@@ -162,6 +182,6 @@ def _fit(image: ImageArg, record: InputRecord) -> Tensor:
             shapes = "(H, W) or (C, H, W) as uint8" if len(record.input_shape) == 3 else str(record.input_shape)
             raise UsageError(f"An input is {shapes}; got shape {tuple(image.shape)}.")
         return record.fit_inputs(image[None].cpu())[0]
-    if isinstance(image, str | Path | Image.Image):
+    if isinstance(image, str | os.PathLike | Image.Image):
         return record.fit_image(image)
     raise UsageError(f"Expected an image file, a Pillow image or a uint8 array; got {type(image).__name__}.")

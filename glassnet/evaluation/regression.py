@@ -36,6 +36,11 @@ def evaluate_values(outputs: Tensor, targets: Tensor) -> ValueEvaluation:
 
     if not len(targets):
         raise UsageError("There is nothing to evaluate: expected at least one example, got an empty set.")
+    if outputs.shape != targets.reshape(len(targets), -1).shape:
+        raise UsageError(
+            f"Expected {outputs.shape[1]} values to predict for each example, as the model gives; "
+            f"got {tuple(targets.shape)}."
+        )
     values, wanted = outputs.detach().cpu().double().contiguous(), targets.cpu().double().reshape(outputs.shape)
     squared = float(metrics.mean_squared_error(values, wanted))
     return ValueEvaluation(

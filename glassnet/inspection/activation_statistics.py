@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
-from torch.nn.parameter import is_lazy
 
 from glassnet._errors import UsageError
+from glassnet._modes import refuse_lazy
 from glassnet._seed import seeded, seeded_generator
 from glassnet._types import Shape
 from glassnet.nn.activation import ScaledTanh
@@ -92,8 +92,14 @@ def activation_statistics(
     Raises `UsageError` where the model is lazy and has never run, where its output is not one tensor with a row for
     each image, and where the labels do not fit it.
     """
-    _check_model(model)
-    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, "activation statistics"):
+    refuse_lazy(model)
+    # GoogLeNet's forward leaves these behind when it trains.
+    left = [(module, module.auxiliary_logits) for module in model.modules() if hasattr(module, "auxiliary_logits")]
+    with ExitStack() as stack:
+        for module, logits in left:
+            stack.callback(setattr, module, "auxiliary_logits", logits)
+        for context in (torch.inference_mode(False), torch.enable_grad(), seeded(seed, "activation statistics")):
+            stack.enter_context(context)
         recorded = _Recorded(len(images))
         output = _forward(model, images, recorded)
         losses = _losses(output, labels, len(images), seed)
@@ -131,15 +137,6 @@ class _Recorded:
             output = output.clone()  # an identity: its input may also go elsewhere and have a gradient from there
         self.calls.append(_Call(layer, sum(call.layer == layer for call in self.calls), module, output))
         return output.clone()
-
-
-def _check_model(model: nn.Module) -> None:
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise UsageError(
-            f"The model must have its parameters; '{lazy[0]}' gets its shape in the first forward pass (a lazy layer). "
-            "Run the model once on a batch first."
-        )
 
 
 def _forward(model: nn.Module, images: Tensor, recorded: _Recorded) -> object:

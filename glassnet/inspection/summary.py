@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -10,27 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from glassnet._errors import UsageError
-from glassnet._modes import evaluating
+from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import Shape
-from glassnet.arithmetic import num_conv_multiplications, num_linear_multiplications
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from glassnet.inspection.counting import num_multiplications
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One layer: a module without children that the forward pass went through."""
+    """One layer: a module without children that the forward pass went through. Shapes are without the batch axis."""
 
     name: str
     """The module's path, such as `features.6`."""
     kind: str
     """Its class, such as `Conv2d`."""
+    input_shape: Shape
     output_shape: Shape
-    """Without the batch axis."""
+    kernel_size: Shape = ()
+    """One number for all axes or one an axis; empty for layers that slide no window, as are stride and padding."""
+    stride: Shape = ()
+    padding: Shape = ()
     num_parameters: int
     """Trainable or not; 0 where an earlier row already counted them (a module used twice)."""
     num_multiplications: int | None
-    """For one image: weights times positions. None where this kind of layer is not counted."""
+    """For one input, see `glassnet.inspection.counting`. None where this kind of layer is not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,73 +45,94 @@ class Summary:
     """All of the model's, also of modules that the forward pass did not meet."""
     num_multiplications: int
     """The sum over the counted rows."""
+    own_weights: tuple[str, ...] = ()
+    """Modules with children and weights of their own, used in calls that no layer shows."""
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Names of the layers whose multiplications are not counted."""
-        return tuple(row.name for row in self.rows if row.num_multiplications is None)
+        """Names of the modules whose multiplications are not counted: without a rule, or with weights of their own."""
+        return (*(row.name for row in self.rows if row.num_multiplications is None), *self.own_weights)
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values for JSON."""
         return {**asdict(self), "uncounted": self.uncounted}
 
     def __str__(self) -> str:
-        header = ("layer", "kind", "output", "parameters", "multiplications")
-        lines = [header, ("input", "", _size(self.input_shape), "", "")]
-        lines += [
-            (
-                row.name,
-                row.kind,
-                _size(row.output_shape),
-                f"{row.num_parameters:,}",
-                "not counted" if row.num_multiplications is None else f"{row.num_multiplications:,}",
-            )
-            for row in self.rows
-        ]
-        lines.append(("total", "", "", f"{self.num_parameters:,}", f"{self.num_multiplications:,}"))
-        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        met = sum(row.num_parameters for row in self.rows)
+        lines = [COLUMNS, *(_cells(row) for row in self.rows)]
+        if met < self.num_parameters:
+            lines.append(("not met", "", "", "", "", "", "", f"{self.num_parameters - met:,}", ""))
+        at_least = "at least " if self.uncounted else ""
+        total = f"{self.num_parameters:,}", f"{at_least}{self.num_multiplications:,}"
+        lines.append(("total", "", "", "", "", "", "", *total))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
         return "\n".join(
             "  ".join(
-                cell.ljust(width) if column < 3 else cell.rjust(width)
+                cell.ljust(width) if column < 4 else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
         )
 
 
+COLUMNS = ("layer", "kind", "input", "output", "kernel", "stride", "pad", "parameters", "multiplications")
+"""As lecture tables have them; the channels in and out are the first numbers of input and output."""
+
+
+def _cells(row: LayerRow) -> tuple[str, ...]:
+    products = "not counted" if row.num_multiplications is None else f"{row.num_multiplications:,}"
+    return (
+        row.name,
+        row.kind,
+        _size(row.input_shape),
+        _size(row.output_shape),
+        _size(row.kernel_size),
+        _size(row.stride if len(set(row.stride)) > 1 else row.stride[:1]),
+        _size(row.padding if len(set(row.padding)) > 1 else row.padding[:1]),
+        f"{row.num_parameters:,}",
+        products,
+    )
+
+
 def summary(model: nn.Module, input_shape: Shape) -> Summary:
     """Run one image of zeros `(C, H, W)` through the model and describe each layer it meets.
 
-    Multiplications are counted for convolutions and fully connected layers (weights times output positions; a bias
-    is added, not multiplied); layers that only compare, add or move numbers have none; a normalisation multiplies
-    each of its outputs once; other kinds are said to be not counted. The model is left as it was.
+    Multiplications are those of layers with a rule in `glassnet.inspection.counting`; other kinds are said to be not
+    counted. Products in functional calls without weights (attention's, for one) are not seen. The model is left as
+    it was.
 
-    Raises `UsageError` where the model does not take the input.
+    Raises `UsageError` where the model is lazy or does not take the input.
     """
+    refuse_lazy(model)
+    if not isinstance(input_shape, Sequence) or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise UsageError(f"input_shape must be positive whole numbers, such as (1, 32, 32); got {input_shape!r}.")
     rows: list[LayerRow] = []
     counted: set[int] = set()
     example = _example(model, input_shape)
 
-    def record(name: str, module: nn.Module, output: object) -> None:
-        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+    def record(name: str, module: nn.Module, given: object, output: object) -> None:
+        whole = tuple(output.shape) if isinstance(output, Tensor) else ()
         own = [parameter for parameter in module.parameters() if id(parameter) not in counted]
         counted.update(id(parameter) for parameter in own)
         rows.append(
             LayerRow(
                 name=name,
                 kind=type(module).__name__,
-                output_shape=shape,
+                input_shape=tuple(given.shape[1:]) if isinstance(given, Tensor) else (),
+                output_shape=whole[1:],
+                **_geometry(module),
                 num_parameters=sum(parameter.numel() for parameter in own),
-                num_multiplications=_num_multiplications(module, shape),
+                num_multiplications=num_multiplications(module, whole) if whole else None,
             )
         )
 
     with _watching_leaves(model, record), evaluating(model):
         try:
             model(example)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # the user's own code may raise anything
+            reason = str(error).rstrip(".") or type(error).__name__
             raise UsageError(
-                f"The model does not take an input of {_size(input_shape)}: {error}. "
+                f"The model does not take an input of {_size(tuple(input_shape))}: {reason}. "
                 "Give the input shape it was built for, channels first."
             ) from None
     return Summary(
@@ -117,19 +140,24 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
         input_shape=tuple(input_shape),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_multiplications=sum(row.num_multiplications or 0 for row in rows),
+        own_weights=tuple(
+            name or "(model)"
+            for name, module in model.named_modules()
+            if any(module.children()) and any(True for _ in module.parameters(recurse=False))
+        ),
     )
 
 
 @contextmanager
-def _watching_leaves(model: nn.Module, record: Callable[[str, nn.Module, object], None]) -> Iterator[None]:
+def _watching_leaves(model: nn.Module, record: Callable[[str, nn.Module, object, object], None]) -> Iterator[None]:
     """Call `record` with each leaf module's output during the block; no hook survives it."""
     handles = []
     try:
         for name, module in model.named_modules():
             if not any(True for _ in module.children()):
 
-                def hook(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
-                    record(name or "(model)", module, output)
+                def hook(module: nn.Module, inputs: tuple[object, ...], output: object, name: str = name) -> None:
+                    record(name or "(model)", module, inputs[0] if inputs else None, output)
 
                 handles.append(module.register_forward_hook(hook))
         yield
@@ -144,35 +172,16 @@ def _example(model: nn.Module, input_shape: Shape) -> Tensor:
     return torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
 
 
-_WITHOUT_MULTIPLICATIONS = (
-    nn.Flatten,
-    nn.Identity,
-    nn.ReLU,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-)
-_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-
-
-def _num_multiplications(module: nn.Module, output_shape: Shape) -> int | None:
-    """Multiplications for one image, or None where this kind is not counted."""
-    if isinstance(module, CONVOLUTIONS):
-        positions = output_shape[1:]
-        channels = module.in_channels, module.out_channels
-        return num_conv_multiplications(*channels, tuple(module.kernel_size), positions, groups=module.groups)
-    if isinstance(module, nn.Linear):
-        rows = torch.Size(output_shape[:-1]).numel()
-        return num_linear_multiplications(module.in_features, module.out_features) * rows
-    if isinstance(module, _WITHOUT_MULTIPLICATIONS):
-        return 0
-    if isinstance(module, _NORMALISATIONS + _AVERAGES):
-        return torch.Size(output_shape).numel()
-    return None
+def _geometry(module: nn.Module) -> dict[str, Shape]:
+    """Kernel, stride and padding of a layer that slides a window, one number an axis; empty for others."""
+    found: dict[str, Shape] = {}
+    for name in ("kernel_size", "stride", "padding"):
+        value = getattr(module, name, None)
+        if isinstance(value, int):
+            found[name] = (value,)
+        elif isinstance(value, tuple) and all(isinstance(number, int) for number in value):
+            found[name] = value
+    return found if "kernel_size" in found else {}
 
 
 def _size(shape: Shape) -> str:

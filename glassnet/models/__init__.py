@@ -1,7 +1,4 @@
-"""The networks of the canon, by name.
-
-`ARCHITECTURES` is the whole list, as a literal: what is not in it does not exist.
-"""
+"""The networks of the canon, by name: from a threshold unit to ResNet."""
 
 from __future__ import annotations
 
@@ -11,47 +8,35 @@ from torch import nn
 
 from glassnet._errors import UsageError, unknown_name
 from glassnet._seed import seeded
-from glassnet.models.lenet import lenet5
-from glassnet.models.mlp import mlp
-from glassnet.models.softmax import softmax
+from glassnet.models.architectures import ARCHITECTURES
+from glassnet.models.fully_convolutional import FullyConvolutional, fully_convolutional
 from glassnet.models.spec import Architecture, ModelSpec
 
-__all__ = ["ARCHITECTURES", "Architecture", "ModelSpec", "build_model", "list_models", "spec_of"]
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "softmax": Architecture(
-        build=softmax,
-        input_shape=(1, 28, 28),
-        any_size=True,
-        source="softmax (multinomial logistic) regression: Bishop 2006, section 4.3.4",
-    ),
-    "mlp": Architecture(
-        build=mlp,
-        input_shape=(1, 28, 28),
-        any_size=True,
-        source="multi-layer perceptron: Rumelhart, Hinton and Williams 1986",
-    ),
-    "lenet5": Architecture(
-        build=lenet5,
-        input_shape=(1, 32, 32),
-        source="LeNet-5 in its common form: LeCun, Bottou, Bengio and Haffner 1998, section II.B",
-    ),
-}
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "FullyConvolutional",
+    "ModelSpec",
+    "build_model",
+    "fully_convolutional",
+    "list_models",
+    "spec_of",
+]
 
 
 def list_models() -> list[str]:
-    """Return the names that `build_model` accepts, sorted."""
-    return sorted(ARCHITECTURES)
+    """Return the names that `build_model` accepts, in the order of a course: from a threshold unit to ResNet."""
+    return list(ARCHITECTURES)
 
 
 def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
     """Build a network by name, with initial weights drawn from `seed`.
 
-    `num_classes` (default 10) and `input_shape` `(C, H, W)` (default: the published one) are understood by every
-    classifier; `glassnet models` lists the names, and each builder's docstring its further options. The same
+    `num_classes` and `input_shape` (`(C, H, W)` for images) are understood by every network, and default to the
+    published ones; `glassnet models` lists the names, and each builder's docstring its further options. The same
     arguments give the same weights; the global random state is left alone.
 
-    The model maps `images` `(B, C, H, W)` to `logits` `(B, num_classes)`.
+    The model maps `images` `(B, C, H, W)` to `logits` `(B, num_classes)`; those of two classes may have one output.
 
     Raises `UsageError` for an unknown name or option (with the nearest ones) and for impossible sizes.
     """
@@ -65,10 +50,18 @@ def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
     if isinstance(options.get("input_shape"), list):
         options["input_shape"] = tuple(options["input_shape"])  # type: ignore[arg-type]
     _check_counts(options)
-    with seeded(seed, "initial weights"):
-        model = build(**options)
+    try:
+        with seeded(seed, "initial weights"):
+            model = build(**options)
+    except UsageError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise UsageError(
+            f"The options of model '{name}' must be of the kinds its builder documents; got {given}: {error}."
+        ) from None
     input_shape = options.get("input_shape", ARCHITECTURES[name].input_shape)
-    model.spec = ModelSpec(name, dict(options), input_shape)  # type: ignore[assignment,arg-type]
+    model.spec = ModelSpec(name, dict(options), input_shape, seed)  # type: ignore[assignment,arg-type]
     return model
 
 

@@ -233,9 +233,7 @@ class _Conversion:
 def _input_shape(model: nn.Module, given: Shape | None) -> Shape:
     shape, spec = given, getattr(model, "spec", None)
     if shape is None and isinstance(spec, ModelSpec):
-        from glassnet.models import ARCHITECTURES  # at call time: the package's list imports its families
-
-        shape = spec.options.get("input_shape", ARCHITECTURES[spec.name].input_shape)
+        shape = spec.input_shape
     if shape is None:
         raise UsageError(
             "fully_convolutional expects the input_shape (C, H, W) of one image that the classifier takes; got none, "

@@ -163,6 +163,8 @@ def truth_table(model: nn.Module, limit: float = 0.0) -> TruthTable:
     first = next((module for module in model.modules() if isinstance(module, nn.Linear)), None)
     if first is None:
         raise UsageError(f"truth_table expects a model with a linear layer; got {type(model).__name__} without one.")
+    if first.in_features > 16:
+        raise UsageError(f"A truth table has 2^inputs rows; {first.in_features} inputs are too many. 16 are the most.")
     rows = list(itertools.product((0, 1), repeat=first.in_features))
     with torch.no_grad():
         answers = model(torch.tensor(rows, dtype=first.weight.dtype, device=first.weight.device))

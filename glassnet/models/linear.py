@@ -10,21 +10,18 @@ from torch import Tensor, nn
 
 from glassnet._errors import UsageError
 from glassnet._types import Shape
-from glassnet.nn.threshold import Step
 
 
-def perceptron(*, num_classes: int = 1, input_shape: Shape = (2,)) -> nn.Module:
-    """Rosenblatt's perceptron: `y = 1` where `w . x + b >= 0`, else 0.
+def perceptron(*, num_classes: int = 2, input_shape: Shape = (2,)) -> nn.Module:
+    """Rosenblatt's perceptron: the unit fires where its score `s = w . x + b` is positive.
 
-    `inputs` `(B, *input_shape)` -> `(B, 1)` of zeros and ones. With two or more classes there is one linear unit a
-    class and no threshold: `logits` `(B, num_classes)`, of which the largest decides. Gradients do not pass the
-    threshold; `perceptron_rule` is how the single unit learns. Rosenblatt, "The perceptron: a probabilistic model
-    for information storage and organization in the brain" (1958).
+    `inputs` `(B, *input_shape)` -> scores `(B, 1)`; with three or more classes one unit a class, `(B, num_classes)`,
+    of which the largest decides. The model gives the scores and not the 0 or 1 behind the threshold, because no
+    gradient passes a threshold: trained by gradient descent on the perceptron criterion (`gn.train` takes it for
+    this model), a step on one example is `perceptron_rule`. Rosenblatt, "The perceptron: a probabilistic model for
+    information storage and organization in the brain" (1958).
     """
-    layers = _linear_layers(input_shape, num_classes)
-    if num_classes == 1:
-        layers["step"] = Step()
-    return nn.Sequential(layers)
+    return nn.Sequential(_linear_layers(input_shape, num_classes if num_classes > 2 else 1))
 
 
 def linear_regression(*, num_classes: int = 1, input_shape: Shape = (1,)) -> nn.Module:

@@ -1,14 +1,15 @@
-"""How a model was built, so that a run can build it again."""
+"""What is known of a network before it is built, and how a model was built, so that a run can build it again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from glassnet._types import Shape
+from glassnet.nn.losses import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +19,15 @@ class Architecture:
     build: Callable[..., nn.Module]
     """Takes `num_classes`, `input_shape` and the architecture's own options, all by keyword."""
     input_shape: Shape
-    """The input `(C, H, W)` the architecture is published with; the builder's default."""
+    """The input the architecture is published with, `(C, H, W)` for images; the builder's default."""
+    num_classes: int = 10
+    """Likewise: the builder's default."""
     any_size: bool = False
-    """True where the network has no image size of its own and takes the data's."""
+    """True where the network has no input size of its own and takes the data's."""
+    is_regression: bool = False
+    """True where the network is for values, not classes."""
+    losses: Mapping[Task, str] = field(default_factory=dict)
+    """The loss it is trained with, by task, where that is not the task's usual one."""
     source: str
     """The paper or text that defines it."""
 
@@ -33,3 +40,5 @@ class ModelSpec:
     options: dict[str, Any] = field(default_factory=dict)
     input_shape: Shape = ()
     """The input the model was built for, `(C, H, W)` for images."""
+    seed: int = 0
+    """That of the initial weights."""

@@ -23,6 +23,7 @@ from glassnet.nn.rbf import DIGIT_BITMAPS as DIGIT_BITMAPS
 from glassnet.nn.rbf import RBFOutput as RBFOutput
 from glassnet.nn.rbf import digit_centres as digit_centres
 from glassnet.nn.rbf import random_centres as random_centres
+from glassnet.nn.shortcut import ZeroPadShortcut as ZeroPadShortcut
 from glassnet.nn.subsampling import TrainableSubsampling2d as TrainableSubsampling2d
 from glassnet.nn.threshold import Sign as Sign
 from glassnet.nn.threshold import Step as Step

@@ -56,13 +56,13 @@ def convolution_matrix(
     met = is_inside[None, :, None, :].expand(out_channels, num_out, in_channels, num_taps)
     o, position, c, tap = met.nonzero(as_tuple=True)
     # Sorted and without repetition: `nonzero` counts in row-major order and a kernel reads a position once.
-    return torch.sparse_coo_tensor(
-        torch.stack((o * num_out + position, c * num_in + reads[position, tap])),
-        weights.flatten(2)[o, c, tap],
-        (out_channels * num_out, in_channels * num_in),
-        is_coalesced=True,
-        check_invariants=True,
-    )
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        return torch.sparse_coo_tensor(
+            torch.stack((o * num_out + position, c * num_in + reads[position, tap])),
+            weights.flatten(2)[o, c, tap],
+            (out_channels * num_out, in_channels * num_in),
+            is_coalesced=True,
+        )
 
 
 def _input_size(kernel: Tensor, input_size: int | Sequence[int]) -> Shape:

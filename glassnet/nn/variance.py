@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from glassnet._errors import UsageError
+from glassnet._modes import evaluating
 from glassnet.nn.fan import WeightedLayer
 
 
@@ -26,7 +27,7 @@ def scale_to_unit_variance(
     Raises `UsageError` for a layer whose outputs do not vary, or are not finite.
     """
     by_name = {layer.name: layer for layer in layers}
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for name in _output_variances(model, layers, images):
             layer = by_name[name]
             for _ in range(max_iterations):
@@ -57,15 +58,3 @@ def _output_variances(model: nn.Module, layers: Sequence[WeightedLayer], images:
             hooks.callback(layer.module.register_forward_hook(record).remove)
         model(images.clone())  # a model may start with an operation in place
     return variances
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode for a block, and each back into its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

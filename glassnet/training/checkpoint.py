@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -9,13 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from glassnet._errors import WorkError
+from glassnet._modes import refuse_lazy
 from glassnet.training.fit import EpochEnd
 from glassnet.training.history import History
+
+
+def _umask() -> int:
+    """Return the mask of new files' modes; only setting it tells it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+UMASK = _umask()
+"""Read once, because reading it changes it for a moment. mkstemp's own mode would hide a run from everybody else."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -30,22 +43,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise _unwritable(path, error) from None
     temporary = Path(name)
     try:
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~UMASK)
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # Only setting the mask tells it; mkstemp's own mode would hide the run from everybody else.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _unwritable(path: Path, error: OSError) -> WorkError:
@@ -68,18 +74,27 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a `state_dict` as safetensors. Tensors that share memory are written once each."""
+def save_weights(path: Path, weights: dict[str, Tensor], epoch: int) -> None:
+    """Write the `state_dict` of an epoch as safetensors. Tensors that share memory are written once each.
+
+    Equal weights give equal files: safetensors writes metadata in no fixed order, so there is one entry only.
+    """
     separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    content = save(separate, metadata)
+    content = save(separate, {"epoch": str(epoch)})
     write_bytes(path, content)
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load safetensors into `model`. Raises `WorkError` that names a damaged file, or what does not fit."""
+def load_weights(path: Path, model: nn.Module) -> int:
+    """Load the safetensors of a run into `model`; return the epoch they are of.
+
+    Raises `WorkError` that names a damaged file, or what does not fit.
+    """
+    refuse_lazy(model)
     try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            epoch = int((file.metadata() or {}).get("epoch", ""))
+    except (SafetensorError, OSError, ValueError) as error:
         raise WorkError(f"Expected weights as safetensors in {path}; it does not load: {error}.") from None
     own = model.state_dict()
     missing, foreign = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
@@ -95,6 +110,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 f"got {tuple(tensor.shape)}. Was the run folder mixed with another?"
             )
     model.load_state_dict(weights)
+    return epoch
 
 
 def save_training_state(path: Path, end: EpochEnd) -> None:
@@ -106,7 +122,9 @@ def save_training_state(path: Path, end: EpochEnd) -> None:
         "random_state": end.random_state,
         "history": end.history.to_csv(),
     }
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    buffer = io.BytesIO()  # torch.save into a full disk raises errors that do not name it
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_training_state(path: Path) -> tuple[dict[str, Any], History]:

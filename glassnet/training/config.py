@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ class TrainConfig:
     momentum: float | None = None
     """Momentum of `sgd` (None: 0.9, in Nesterov's form) and of `rmsprop` (None: 0)."""
     weight_decay: float | None = None
-    """Decay of weights per unit of learning rate (biases and normalisation are spared); None: the optimizer's own."""
+    """As torch's optimizer has it: `adamw` shrinks weights by it per unit of learning rate, the others add it times the
+    weight to the gradient. Biases and normalisation are spared; None: the optimizer's usual value."""
     schedule: str = "one-cycle"
     """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step` or `exponential`."""
     warmup: float | None = None
@@ -73,6 +75,9 @@ class TrainConfig:
         hints = typing.get_type_hints(type(self))
         for field in fields(self):
             value, accepted = getattr(self, field.name), _accepted_types(hints[field.name])
+            if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # numpy's numbers
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             if float in accepted and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, field.name, float(value))
             elif not isinstance(value, accepted) or isinstance(value, bool):
@@ -91,6 +96,8 @@ class TrainConfig:
             ("seed", 0, True),
         ):
             value = getattr(self, name)
+            if isinstance(value, float) and math.isinf(value):
+                raise UsageError(f"{name} must be a finite number; got {value}.")
             if value is not None and not (value >= low if is_included else value > low):
                 raise UsageError(f"{name} must be {'at least' if is_included else 'above'} {low}; got {value}.")
         for name in ("momentum", "warmup", "label_smoothing"):
@@ -131,7 +138,7 @@ class TrainConfig:
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
-                raise unknown_name("config field", name, names)
+                raise unknown_name("config field", str(name), names)
         return cls(**values)  # type: ignore[arg-type]
 
     @classmethod

@@ -137,6 +137,8 @@ def fit(
     """
     observer, config = observer or SilentObserver(), config.resolved()
     check_batch_size(config.batch_size, len(train))
+    if config.patience is not None and not len(validation):
+        raise UsageError("patience watches the hold-out loss, and there is no hold-out split. Leave it out.")
     steps_per_epoch = len(batch_bounds(len(train), config.batch_size))
     plan = FitPlan(
         num_epochs=config.epochs,
@@ -159,7 +161,7 @@ def fit(
                 stopping = stopping.updated(epoch, row.validation_loss)
                 on_epoch(loop.end(history, stopping.is_best))
                 observer.epoch_ended(row, stopping.is_best)
-                if is_asked_to_stop():
+                if is_asked_to_stop() and epoch < config.epochs:
                     stop_reason = "interrupted"
                     break
                 if stopping.is_over:
@@ -172,6 +174,8 @@ def fit(
 
 def check_batch_size(batch_size: int, num_examples: int) -> None:
     """Raise `UsageError` where a batch would be larger than the training set."""
+    if num_examples == 0:
+        raise UsageError("There is nothing to train on: expected at least one training example, got none.")
     if batch_size > num_examples:
         raise UsageError(
             f"batch_size must be at most the {num_examples} training examples; got {batch_size}. "
@@ -232,6 +236,9 @@ class _Loop:
         validation_loss, validation_accuracy = mean_loss_and_accuracy(
             self.model, self.validation, self.record, self.objective
         )
+        if len(self.validation) and not math.isfinite(validation_loss):
+            lost = NonFiniteLossError(f"the loss on the hold-out split became {validation_loss}")
+            raise _explained(lost, epoch, step, learning_rate)
         return EpochRow(
             epoch=epoch,
             step=step,
@@ -264,6 +271,7 @@ class _Loop:
 
     def _report(self, epoch: int, step: int, totals: Totals, images_per_s: float) -> None:
         loss, accuracy = totals.read()
+        accuracy = accuracy if self.objective.is_classification else math.nan
         self.observer.progressed(
             Progress(epoch=epoch, step=step, loss=loss, accuracy=accuracy, images_per_s=images_per_s)
         )
@@ -285,5 +293,5 @@ def mean_loss_and_accuracy(
 def _explained(error: WorkError, epoch: int, step: int, learning_rate: float) -> NonFiniteLossError:
     return NonFiniteLossError(
         f"Training stopped in epoch {epoch} at step {step} with learning rate {learning_rate:.3g}: {error}. "
-        f"The best epoch before it is saved. Lower --lr (try {learning_rate / 10:.1g}), or set max_gradient_norm=1."
+        f"Lower --lr (try {learning_rate / 10:.1g}), or set max_gradient_norm=1."
     )

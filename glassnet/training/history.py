@@ -13,7 +13,7 @@ from glassnet._errors import WorkError
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """One epoch. Losses are means in nats; accuracies are shares, 0..1."""
+    """One epoch. Losses are means, in the unit of the loss; accuracies are shares, 0..1, nan for a regression."""
 
     epoch: int
     """Counts from 1."""

@@ -14,10 +14,11 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether Ctrl-C was pressed since the block began.
 
     The first Ctrl-C only sets the flag; a second raises `KeyboardInterrupt` as usual. The handler found before is
-    put back. Outside the main thread, where Python allows no handlers, the flag never rises.
+    put back. Where Ctrl-C is ignored, and outside the main thread, where Python allows no handlers, it never rises.
     """
     is_asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background ignores Ctrl-C
         yield is_asked.is_set
         return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -40,8 +40,15 @@ class Objective:
         return class_logits(outputs, self.num_classes, are_probabilities=self.loss.takes_probabilities)
 
 
-def make_objective(config: TrainConfig, class_names: Sequence[str], num_outputs: int) -> Objective:
+def make_objective(
+    config: TrainConfig,
+    class_names: Sequence[str],
+    num_outputs: int,
+    usual: Mapping[Task, str] = DEFAULT_LOSSES,
+) -> Objective:
     """Match the config's loss, or the usual one, to the task: regression without classes, else by the outputs.
+
+    `usual` names losses by task for models that are trained with others than the rest.
 
     Raises `UsageError` for a loss of another task, a number of outputs that fits no task, and label smoothing with a
     loss that has none.
@@ -58,7 +65,7 @@ def make_objective(config: TrainConfig, class_names: Sequence[str], num_outputs:
             f"The data has {num_classes} classes, and the model has {num_outputs} outputs. "
             f"Build it with num_classes={num_classes}."
         )
-    loss = LOSSES[config.loss or DEFAULT_LOSSES[task]]
+    loss = LOSSES[config.loss or usual.get(task, DEFAULT_LOSSES[task])]
     if loss.task != task:
         fitting = ", ".join(name for name, entry in LOSSES.items() if entry.task == task)
         raise UsageError(

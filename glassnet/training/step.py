@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from glassnet._device import autocast
-from glassnet._errors import WorkError
+from glassnet._errors import UsageError, WorkError
 from glassnet.evaluation.metrics import count_correct
 from glassnet.training.objective import Objective
+
+
+@runtime_checkable
+class HasAuxiliaryLoss(Protocol):
+    """A model with further heads that learn beside the main one, as GoogLeNet has."""
+
+    auxiliary_logits: Sequence[Tensor]
+    """Of the last training pass; empty where there was none."""
+
+    def auxiliary_loss(self, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return what is added to the main loss."""
 
 
 class NonFiniteLossError(WorkError):
@@ -60,10 +73,11 @@ def training_step(
     """
     with autocast(inputs.device, precision):
         outputs = model(inputs)
+    if not isinstance(outputs, Tensor):
+        raise UsageError(f"In training the model must give one tensor of outputs; got {type(outputs).__name__}.")
     loss = objective.value(outputs, labels, objective.label_smoothing)
-    if getattr(model, "auxiliary_logits", None):
-        auxiliary_loss: Callable[[Tensor], Tensor] = model.auxiliary_loss  # type: ignore[assignment]
-        loss = loss + auxiliary_loss(labels)
+    if isinstance(model, HasAuxiliaryLoss) and model.auxiliary_logits:
+        loss = loss + model.auxiliary_loss(labels, partial(objective.value, label_smoothing=objective.label_smoothing))
     if loss.device.type == "cpu" and not math.isfinite(loss.item()):
         raise NonFiniteLossError(f"the loss of a batch became {loss.item()}")
     optimizer.zero_grad(set_to_none=True)

@@ -10,20 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassnet._errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScore:
-    """How one class fares on the test set. A rate that has no value (no such image, never said) is nan."""
-
-    class_name: str
-    precision: float
-    """Of the images called this class, the share that are it."""
-    recall: float
-    """Of the images of this class, the share called it."""
-    f1: float
-    support: int
-    """Number of test images of this class."""
+from glassnet.evaluation.metrics import ClassMetrics
+from glassnet.inspection.summary import LayerRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +26,7 @@ class EvaluationContents:
     """Mean per image."""
     confusion: Sequence[Sequence[int]]
     """`(K, K)` counts; row: true class, column: predicted class."""
-    per_class: Sequence[ClassScore]
+    per_class: Sequence[ClassMetrics]
 
     def __post_init__(self) -> None:
         counts = self.counts
@@ -109,18 +97,6 @@ class FilterContents:
     def __post_init__(self) -> None:
         if self.weights.ndim != 4 or 0 in self.weights.shape:
             raise UsageError(f"weights to draw must be (out, in, kh, kw) with no axis empty; got {self.weights.shape}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRow:
-    """One layer of the summary."""
-
-    name: str
-    kind: str
-    output_shape: str
-    num_parameters: int
-    num_multiplications: int | None
-    """For one image; None where this kind of layer is not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,6 +103,7 @@ def _template() -> Template:
         "times": times,
         "share": share,
         "picture": image_uri,
+        "size": lambda shape: " \N{MULTIPLICATION SIGN} ".join(map(str, shape)),
     }
     light, dark = share_theme(is_dark=False), share_theme(is_dark=True)
     environment.globals |= {"css": Markup((STATIC / "report.css").read_text("utf-8")), "light": light, "dark": dark}

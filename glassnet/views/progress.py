@@ -31,7 +31,7 @@ class LineObserver:
         """Say what is going to happen."""
         self.num_epochs = plan.num_epochs
         self.console.print(
-            f"Training on {plan.num_train:,} images, {plan.num_validation:,} held out, "
+            f"Training on {plan.num_train:,} examples, {plan.num_validation:,} held out, "
             f"{plan.num_epochs} epochs, {plan.num_steps:,} steps, {plan.device} in {plan.precision}",
             soft_wrap=True,
         )
@@ -78,12 +78,14 @@ class BarObserver(LineObserver):
             self.task,
             completed=progress.step,
             epoch=f"{progress.epoch}/{self.num_epochs}",
-            figures=f"loss {progress.loss:.3f}  accuracy {progress.accuracy:6.2%}  {progress.images_per_s:,.0f} img/s",
+            figures=f"loss {progress.loss:.3f}{_accuracy(progress.accuracy)}  {progress.images_per_s:,.0f} img/s",
         )
 
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         """Print the epoch above the bar."""
-        self.bar.update(self.task, completed=row.step)
+        figures = f"loss {row.train_loss:.3f}{_accuracy(row.train_accuracy)}  {row.images_per_s:,.0f} img/s"
+        standing = f"{min(row.epoch + 1, self.num_epochs)}/{self.num_epochs}"
+        self.bar.update(self.task, completed=row.step, epoch=standing, figures=figures)
         self.bar.console.print(describe_epoch(row, self.num_epochs, is_best))
 
     def stopped(self, reason: str) -> None:
@@ -96,8 +98,13 @@ def describe_epoch(row: EpochRow, num_epochs: int, is_best: bool) -> str:
     """Return one epoch as a line; the best so far has a star."""
     text = (
         f"epoch {row.epoch:>{len(str(num_epochs))}}/{num_epochs}  "
-        f"train loss {row.train_loss:.4f}  accuracy {row.train_accuracy:6.2%}"
+        f"train loss {row.train_loss:.4f}{_accuracy(row.train_accuracy)}"
     )
     if not math.isnan(row.validation_loss):
-        text += f"  held out {row.validation_loss:.4f}  {row.validation_accuracy:6.2%}"
+        text += f"  held out {row.validation_loss:.4f}{_accuracy(row.validation_accuracy, '')}"
     return text + f"  {row.images_per_s:>7,.0f} img/s  {row.epoch_s:.1f} s" + ("  *" if is_best else "")
+
+
+def _accuracy(share: float, word: str = "accuracy ") -> str:
+    """Return an accuracy in words; nothing for a regression, which has none."""
+    return "" if math.isnan(share) else f"  {word}{share:6.2%}"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glassnet.evaluation.metrics import ClassMetrics
 from glassnet.views.charts import Series, number, percent
-from glassnet.views.contents import ClassScore, ReportContents
+from glassnet.views.contents import ReportContents
 
 
 def headline(contents: ReportContents) -> str:
@@ -236,7 +237,7 @@ def confused_pairs(confusion: NDArray[np.int64], class_names: Sequence[str]) -> 
     ]
 
 
-def classes_sentence(scores: Sequence[ClassScore]) -> str:
+def classes_sentence(scores: Sequence[ClassMetrics]) -> str:
     """Return which class fares worst, and which have no test image."""
     measured = [score for score in scores if score.support and math.isfinite(score.f1)]
     absent = [score.class_name for score in scores if not score.support]

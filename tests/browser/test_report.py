@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from glassnet.evaluation.metrics import ClassMetrics
+from glassnet.inspection.summary import LayerRow
 from glassnet.views.contents import (
-    ClassScore,
     EvaluationContents,
     FilterContents,
-    LayerRow,
     ReportContents,
     WorstError,
 )
@@ -33,7 +33,7 @@ def contents() -> ReportContents:
         accuracy=float(right.sum() / counts.sum()),
         loss=0.31,
         confusion=CONFUSION,
-        per_class=[ClassScore(class_name=n, precision=p, recall=r, f1=f, support=int(s)) for n, p, r, f, s in rates],
+        per_class=[ClassMetrics(class_name=n, precision=p, recall=r, f1=f, support=int(s)) for n, p, r, f, s in rates],
     )
     worst = [
         WorstError(
@@ -55,7 +55,8 @@ def contents() -> ReportContents:
     layer = LayerRow(
         name="features.conv1",
         kind="Conv2d 5×5",
-        output_shape="16 × 24 × 24",
+        input_shape=(),
+        output_shape=(16, 24, 24),
         num_parameters=416,
         num_multiplications=230400,
     )
@@ -228,7 +229,7 @@ def contrast(first: str, second: str) -> float:
 def test_on_paper_the_page_is_light_and_folded_class_tables_are_open(page: Page, tmp_path: Path) -> None:
     names = tuple(f"class {index}" for index in range(31))
     counts = (np.eye(31, dtype=int) * 3).tolist()
-    scores = [ClassScore(class_name=name, precision=1.0, recall=1.0, f1=1.0, support=3) for name in names]
+    scores = [ClassMetrics(class_name=name, precision=1.0, recall=1.0, f1=1.0, support=3) for name in names]
     test = EvaluationContents(num_examples=93, accuracy=1.0, loss=0.0, confusion=counts, per_class=scores)
     path = tmp_path / "report.html"
     many = dataclasses.replace(contents(), class_names=names, test=test, worst_errors=[])

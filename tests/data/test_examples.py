@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,3 +92,26 @@ def test_a_cut_leaves_each_class_at_least_one_example() -> None:
 def test_a_share_of_all_examples_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 0 and below 1; got 1"):
         stratified_cut(torch.tensor([0]), 1, 0, "x")
+
+
+@pytest.mark.parametrize("mask", [[False, True, True], np.array([False, True, True])])
+def test_a_mask_in_any_form_chooses_what_it_marks(mask: object) -> None:
+    assert examples([0, 1, 2])[mask].labels.tolist() == [1, 2]  # type: ignore[index]
+
+
+def test_one_position_alone_is_no_choice_of_examples() -> None:
+    with pytest.raises(UsageError, match="by a slice, a list of positions or a mask; got 1"):
+        examples([0, 1, 2])[1]  # type: ignore[index]
+
+
+def test_numbers_for_class_names_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"Class names must be text; got \(0, 1, 2\). Write tuple\(map\(str, names"):
+        examples([0, 1, 2], (0, 1, 2))  # type: ignore[arg-type]
+
+
+def test_values_to_predict_and_classes_are_not_mixed_up() -> None:
+    values = ExampleSet(torch.zeros(2, 3), torch.zeros(2), ())
+    with pytest.raises(UsageError, match="Expected examples with classes; these have values to predict"):
+        values.aligned_to(("a",))
+    with pytest.raises(UsageError, match="Expected examples with values to predict; these have classes"):
+        examples([0, 1]).aligned_to(())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -35,8 +37,9 @@ def test_lenet5_has_the_layers_and_counts_of_its_paper() -> None:
 
 def test_the_table_shows_every_row_and_the_total() -> None:
     lines = str(summary(build_model("lenet5"), (1, 32, 32))).splitlines()
-    assert lines[0].split() == ["layer", "kind", "output", "parameters", "multiplications"]
-    assert lines[2].split() == ["c1", "Conv2d", "6x28x28", "156", "117,600"]
+    columns = ["layer", "kind", "input", "output", "kernel", "stride", "pad", "parameters", "multiplications"]
+    assert lines[0].split() == columns
+    assert lines[1].split() == ["c1", "Conv2d", "1x32x32", "6x28x28", "5x5", "1", "0", "156", "117,600"]
     assert lines[-1].split() == ["total", "61,706", "416,520"]
 
 
@@ -50,9 +53,16 @@ def test_a_linear_layer_over_positions_counts_each_of_them() -> None:
     assert summary(nn.Sequential(nn.Linear(5, 7)), (3, 5)).num_multiplications == 3 * 35
 
 
+class Odd(nn.Module):
+    """A layer that glassnet has never heard of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x
+
+
 def test_an_unknown_kind_is_said_to_be_not_counted() -> None:
-    result = summary(nn.Sequential(nn.Linear(4, 4), nn.GELU()), (4,))
-    assert result.uncounted == ("1",)
+    result = summary(nn.Sequential(OrderedDict(fc=nn.Linear(4, 4), odd=Odd())), (4,))
+    assert result.uncounted == ("odd",)
     assert "not counted" in str(result)
 
 
@@ -93,3 +103,40 @@ def test_a_wrong_layer_gets_the_nearest_names() -> None:
         filters(build_model("lenet5"), "c2")
     with pytest.raises(UsageError, match="Sequential has no 2-D one"):
         filters(build_model("softmax"))
+
+
+def test_positions_folded_into_the_batch_are_counted() -> None:
+    class EveryPixel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(images.permute(0, 2, 3, 1).reshape(-1, 3))
+
+    assert summary(EveryPixel(), (3, 8, 8)).num_multiplications == 64 * 30
+
+
+def test_weights_outside_layers_make_the_total_a_lower_bound() -> None:
+    class WithOwnWeights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.head(rows * self.scale)
+
+    result = summary(WithOwnWeights(), (4,))
+    assert result.uncounted == ("(model)",)
+    assert str(result).splitlines()[-1].split()[-3:] == ["at", "least", "8"]
+
+
+def test_an_empty_sequential_is_an_identity() -> None:
+    assert summary(nn.Sequential(nn.Sequential(), nn.Linear(2, 2)), (2,)).uncounted == ()
+
+
+@pytest.mark.parametrize("shape", [64, (1, -8, 8), "1x8x8", (1.0, 8, 8)])
+def test_an_input_shape_that_is_none_is_refused(shape: object) -> None:
+    with pytest.raises(UsageError, match="input_shape must be positive whole numbers"):
+        summary(nn.Flatten(), shape)  # type: ignore[arg-type]

@@ -252,10 +252,10 @@ def test_a_network_with_padding_is_refused_unless_asked_for() -> None:
 
 def test_the_input_shape_comes_from_build_models_record() -> None:
     model = lenet5(input_shape=(1, 36, 40))
-    model.spec = ModelSpec("lenet5", {"input_shape": (1, 36, 40)})
+    model.spec = ModelSpec("lenet5", {"input_shape": (1, 36, 40)}, (1, 36, 40))
     assert fully_convolutional(model).window.size == (36, 40)
     model = lenet5()
-    model.spec = ModelSpec("lenet5", {})
+    model.spec = ModelSpec("lenet5", {}, (1, 32, 32))
     assert fully_convolutional(model).window.size == (32, 32)
     with pytest.raises(UsageError, match=r"expects the input_shape \(C, H, W\).*got none.*input_shape=\(3, 224, 224\)"):
         fully_convolutional(lenet5())

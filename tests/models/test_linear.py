@@ -15,13 +15,13 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torc
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def test_a_single_perceptron_answers_0_or_1_and_several_give_logits() -> None:
+def test_a_perceptron_of_two_classes_gives_one_score_and_of_several_one_each() -> None:
     single = perceptron(input_shape=(2,))
     with torch.no_grad():
         single.output.weight.copy_(torch.tensor([[1.0, -2.0]]))
         single.output.bias.fill_(0.5)
     inputs = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.5, 1.0], [0.0, 1.0]])  # w.x + b: 0.5, -0.5, 0, -1.5
-    assert single(inputs).tolist() == [[1], [0], [1], [0]]
+    assert single(inputs).tolist() == [[0.5], [-0.5], [0], [-1.5]]
     several = perceptron(num_classes=3, input_shape=(1, 4, 4))
     images = torch.randn(2, 1, 4, 4)
     expected = images.flatten(1) @ several.output.weight.T + several.output.bias

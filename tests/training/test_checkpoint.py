@@ -37,7 +37,7 @@ def test_an_absent_folder_is_named(tmp_path: Path) -> None:
 
 def test_weights_survive_their_file_bit_for_bit(tmp_path: Path) -> None:
     model, other = nn.Linear(5, 3), nn.Linear(5, 3)
-    save_weights(tmp_path / "w", model.state_dict(), {"epoch": "1"})
+    save_weights(tmp_path / "w", model.state_dict(), 1)
     load_weights(tmp_path / "w", other)
     assert torch.equal(model.weight, other.weight)
 
@@ -45,7 +45,7 @@ def test_weights_survive_their_file_bit_for_bit(tmp_path: Path) -> None:
 def test_tied_weights_are_saved(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
-    save_weights(tmp_path / "w", model.state_dict(), {})
+    save_weights(tmp_path / "w", model.state_dict(), 1)
     load_weights(tmp_path / "w", model)
 
 
@@ -58,7 +58,7 @@ def test_tied_weights_are_saved(tmp_path: Path) -> None:
     ],
 )
 def test_weights_of_another_model_are_refused_by_name(tmp_path: Path, other: nn.Module, message: str) -> None:
-    save_weights(tmp_path / "w", nn.Linear(5, 3).state_dict(), {})
+    save_weights(tmp_path / "w", nn.Linear(5, 3).state_dict(), 1)
     with pytest.raises(WorkError, match=message):
         load_weights(tmp_path / "w", other)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from glassnet import TrainConfig, UsageError
@@ -87,3 +88,18 @@ def test_a_resolved_config_says_the_usual_values(
     assert config.warmup == 0.2
     assert config.resolved() == config
     assert TrainConfig(optimizer=optimizer, learning_rate=9.0).resolved().learning_rate == 9
+
+
+def test_numpys_numbers_are_taken_as_plain_ones_and_infinities_refused() -> None:
+    config = TrainConfig(epochs=np.int64(3), learning_rate=np.float64(1e-3))  # type: ignore[arg-type]
+    assert type(config.epochs) is int
+    assert type(config.learning_rate) is float
+    with pytest.raises(UsageError, match="learning_rate must be a finite number; got inf"):
+        TrainConfig(learning_rate=float("inf"))
+
+
+def test_label_smoothing_with_another_loss_is_refused_and_an_unknown_loss_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="label_smoothing has no effect with loss 'squared-error'"):
+        TrainConfig(loss="squared-error", label_smoothing=0.1)
+    with pytest.raises(UsageError, match="Unknown loss 'cross-entropie'. Did you mean 'cross-entropy'"):
+        TrainConfig(loss="cross-entropie")

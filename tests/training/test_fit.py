@@ -226,3 +226,38 @@ def test_a_second_ctrl_c_stops_at_once(small_data: Dataset) -> None:
 
 def test_bf16_learns_the_same_task(small_data: Dataset) -> None:
     assert run(network(), small_data, precision="bf16", epochs=15).history[-1].validation_accuracy == 1
+
+
+def test_a_lost_hold_out_loss_stops_training_instead_of_counting_as_best(small_data: Dataset) -> None:
+    model = network()
+    train, validation, record = prepared(small_data)
+    passes = {"count": 0}
+
+    def poison(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        passes["count"] += not module.training
+        return output * float("nan") if not module.training and passes["count"] == 3 else output
+
+    model[5].register_forward_hook(poison)  # evaluation passes: 1 before training, then one an epoch
+    saved, config = [], TrainConfig(epochs=5, batch_size=16)
+    with pytest.raises(NonFiniteLossError, match="epoch 2 at step 8 .* the loss on the hold-out split became nan"):
+        fit(model, train, validation, record, config, on_epoch=lambda end: saved.append(end.history))
+    assert len(saved) == 1
+
+
+def test_patience_without_a_hold_out_split_is_refused(small_data: Dataset) -> None:
+    train, validation, record = prepared(small_data)
+    empty = DeviceExamples(validation.inputs[:0], validation.labels[:0])
+    with pytest.raises(UsageError, match="patience watches the hold-out loss, and there is no hold-out split"):
+        fit(network(), train, empty, record, TrainConfig(batch_size=16, patience=1))
+    with pytest.raises(UsageError, match="expected at least one training example, got none"):
+        fit(network(), empty, train, record, TrainConfig(batch_size=16))
+
+
+def test_ctrl_c_in_a_job_that_ignores_it_stays_ignored(small_data: Dataset) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        config = TrainConfig(epochs=3, batch_size=16)
+        result = fit(network(), *prepared(small_data), config, observer=Interrupter())
+        assert result.stop_reason == "all epochs done"
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from glassnet._errors import UsageError
+from glassnet.evaluation.metrics import ClassMetrics
+from glassnet.inspection.summary import LayerRow
 from glassnet.views.contents import (
-    ClassScore,
     EvaluationContents,
     FilterContents,
-    LayerRow,
     ReportContents,
     WorstError,
 )
@@ -72,7 +72,7 @@ def evaluation(confusion: list[list[int]], names: tuple[str, ...] | None = None)
     right, true, said = np.diag(counts), counts.sum(1), counts.sum(0)
     with np.errstate(invalid="ignore"):
         rates = zip(names, right / said, right / true, 2 * right / (true + said), true, strict=True)
-    scores = [ClassScore(class_name=n, precision=p, recall=r, f1=f, support=int(s)) for n, p, r, f, s in rates]
+    scores = [ClassMetrics(class_name=n, precision=p, recall=r, f1=f, support=int(s)) for n, p, r, f, s in rates]
     accuracy = float(right.sum() / counts.sum())
     return EvaluationContents(
         num_examples=int(counts.sum()), accuracy=accuracy, loss=0.5, confusion=confusion, per_class=scores
@@ -121,8 +121,17 @@ FULL = ReportContents(
     worst_errors=[error(7, 1.0), error(9, 3.0), error(8, 2.0)],
     filters=FilterContents(layer="conv1", weights=np.linspace(-1, 0.5, 27).reshape(3, 1, 3, 3)),
     layers=[
-        LayerRow(name="conv1", kind="Conv2d", output_shape="3 × 2 × 2", num_parameters=30, num_multiplications=108),
-        LayerRow(name="head", kind="Linear", output_shape="3", num_parameters=39, num_multiplications=36),
+        LayerRow(
+            name="conv1",
+            kind="Conv2d",
+            input_shape=(),
+            output_shape=(3, 2, 2),
+            num_parameters=30,
+            num_multiplications=108,
+        ),
+        LayerRow(
+            name="head", kind="Linear", input_shape=(), output_shape=(3,), num_parameters=39, num_multiplications=36
+        ),
     ],
     num_parameters=69,
     num_multiplications=144,
@@ -294,7 +303,14 @@ def test_hostile_names_are_shown_as_text() -> None:
             worst_errors=[error(1, 1.0, true=names[1], said=names[2])],
             filters=FilterContents(layer=HOSTILE, weights=np.ones((1, 1, 3, 3))),
             layers=[
-                LayerRow(name=HOSTILE, kind=HOSTILE, output_shape=HOSTILE, num_parameters=0, num_multiplications=0)
+                LayerRow(
+                    name=HOSTILE,
+                    kind=HOSTILE,
+                    input_shape=(),
+                    output_shape=(1,),
+                    num_parameters=0,
+                    num_multiplications=0,
+                )
             ],
             config={HOSTILE: {HOSTILE: HOSTILE}},
             created=HOSTILE,
