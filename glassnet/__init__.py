@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from glassnet._errors import WorkError as WorkError
     from glassnet.data.examples import Dataset as Dataset
     from glassnet.data.examples import ExampleSet as ExampleSet
-    from glassnet.data.standard import list_datasets as list_datasets
-    from glassnet.data.standard import load_data as load_data
+    from glassnet.data.sources import list_datasets as list_datasets
+    from glassnet.data.sources import load_data as load_data
     from glassnet.evaluation.metrics import Evaluation as Evaluation
     from glassnet.evaluation.prediction import Prediction as Prediction
     from glassnet.experiments import train as train
@@ -55,8 +55,8 @@ _EXPORTS = {
     "WorkError": "glassnet._errors",
     "Dataset": "glassnet.data.examples",
     "ExampleSet": "glassnet.data.examples",
-    "list_datasets": "glassnet.data.standard",
-    "load_data": "glassnet.data.standard",
+    "list_datasets": "glassnet.data.sources",
+    "load_data": "glassnet.data.sources",
     "Evaluation": "glassnet.evaluation.metrics",
     "Prediction": "glassnet.evaluation.prediction",
     "train": "glassnet.experiments",

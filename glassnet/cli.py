@@ -31,6 +31,8 @@ app = typer.Typer(
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+TargetOption = Annotated[str | None, typer.Option(help="Column of a table to predict; default: the last.")]
+StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
@@ -38,7 +40,9 @@ RootOption = Annotated[
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A data set: see `glassnet datasets`.")] = "digits",
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+    ] = "digits",
     model: Annotated[str | None, typer.Option(help="A network: see `glassnet models`. Default: by data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
@@ -52,6 +56,8 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
     ] = None,
+    target: TargetOption = None,
+    strict: StrictFlag = False,
     root: RootOption = None,
     settings: Annotated[
         list[str] | None,
@@ -68,7 +74,9 @@ def train(
     from dataclasses import replace
 
     from glassnet._device import resolve_device
-    from glassnet.data.standard import load_data
+    from glassnet.data.overview import describe_dataset
+    from glassnet.data.sources import load_data
+    from glassnet.data.standard import STANDARD_SETS
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
@@ -86,7 +94,10 @@ def train(
     options, fields = _split_settings(settings or [])
     config = _configured(recipe(data, model), {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, root, seed=config.seed)
+    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
+    if not quiet and examples.source not in STANDARD_SETS:
+        overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
+        typer.echo("\n".join(overview.lines()), err=True)
     if batch_size is None and "batch_size" not in fields:
         config = replace(config, batch_size=max(1, min(config.batch_size, len(examples.train))))
     network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
@@ -110,6 +121,44 @@ def train(
 
 
 @app.command()
+def data(
+    source: Annotated[str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for duplicates, leakage, blank images, imbalance.")
+    ] = False,
+    show_augmented: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of augmented images.")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Such as 'RandomCrop(padding=4),RandomHorizontalFlip'. Default: by data set.")
+    ] = None,
+    target: TargetOption = None,
+    strict: StrictFlag = False,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a data set is understood as: splits, classes, counts, sizes, and what looks wrong."""
+    from glassnet.data.checks import check_dataset
+    from glassnet.data.overview import describe_dataset
+    from glassnet.data.sources import load_data
+
+    dataset = load_data(source, root, seed=seed, target=target, strict=strict)
+    overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside)
+    findings = check_dataset(dataset) if check else None
+    if show_augmented is not None:
+        _write_sheet(dataset, augment, show_augmented, seed)
+    if as_json:
+        _print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
+        return
+    typer.echo("\n".join(overview.lines()))
+    if findings is not None:
+        typer.echo("\n".join(["", *findings.lines()]))
+    if show_augmented is not None:
+        typer.echo(f"Augmented images: {show_augmented}")
+
+
+@app.command()
 def evaluate(
     run: RunArg,
     data: Annotated[str | None, typer.Option(help="Another data set; its classes are matched by name.")] = None,
@@ -120,7 +169,7 @@ def evaluate(
 ) -> None:
     """Judge a trained network on a split: accuracy, top-5, loss, per class, confusion matrix."""
     from glassnet._errors import unknown_name
-    from glassnet.data.standard import load_data
+    from glassnet.data.sources import load_data
     from glassnet.runs import open_run
     from glassnet.views.tables import evaluation_view
 
@@ -325,6 +374,29 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
         for row in rows
     ]
     _print(rows_view(header, cells))
+
+
+def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) -> None:
+    """Write a picture of training images beside augmented versions of them."""
+    from glassnet._errors import WorkError
+    from glassnet.data.augmentation import augmentation_sheet, default_augmentation, parse_augmentation
+    from glassnet.data.preprocessing import make_preprocessing
+
+    if not dataset.train.is_image:
+        raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
+    channels, height, width = dataset.train.input_shape
+    size = min(height, 64), min(width, 64)
+    augmentation = (
+        default_augmentation(dataset.name, dataset.class_names, channels, size=size)
+        if augment is None
+        else parse_augmentation(augment)
+    )
+    record = make_preprocessing(dataset.train[:64], size, dataset.framing)
+    sheet = augmentation_sheet(dataset.train, augmentation, record=record, seed=seed)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
 
 
 def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -19,7 +19,6 @@ from glassnet.data.examples import Dataset
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
-from glassnet.data.standard import list_datasets
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
@@ -194,7 +193,8 @@ def _record(
         },
         "data": {
             "name": data.name,
-            "is_named": data.name in list_datasets(),
+            "source": data.source,
+            "target": data.target,
             "root": str(Path(data.root).expanduser().resolve()) if data.root is not None else None,
             "seed": data.seed,
             "validation_share": data.validation_share,

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
+from glassnet.data.image_files import ImageFiles
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
@@ -98,11 +101,18 @@ def _value_contents(evaluation: ValueEvaluation) -> ValueContents:
 def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstError, ...]:
     """The images with the highest loss, as they are in the data set, before preprocessing."""
     labels = test.aligned_to(run.class_names).labels
+    if len(labels) != len(logits):  # a file was damaged since the data was looked through: positions are not known
+        return ()
     mistakes = worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN)
-    return tuple(
-        WorstError(image=test.inputs[mistake.index].numpy() if test.is_image else None, **asdict(mistake))
-        for mistake in mistakes
-    )
+    return tuple(WorstError(image=_picture(run, test, mistake.index), **asdict(mistake)) for mistake in mistakes)
+
+
+def _picture(run: Run, test: ExampleSet, index: int) -> NDArray[np.uint8] | None:
+    """Return one image `(C, H, W)` as it is in the data set; a file as the network sees it; None for numbers."""
+    if isinstance(test.inputs, ImageFiles):
+        pixels: NDArray[np.uint8] = run.preprocessing.fit_image(test.inputs.paths[index]).numpy()
+        return pixels
+    return test.inputs[index].numpy() if test.is_image else None
 
 
 def _first_filters(run: Run) -> FilterContents | None:

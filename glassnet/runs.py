@@ -31,7 +31,7 @@ from glassnet._types import PathArg
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
-from glassnet.data.standard import load_data
+from glassnet.data.sources import load_data
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
@@ -47,7 +47,7 @@ CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
 SECTIONS = {
     "glassnet": {"version", "created"},
-    "data": {"name", "is_named", "root", "seed", "validation_share", "fingerprint"},
+    "data": {"name", "source", "target", "root", "seed", "validation_share", "fingerprint"},
     "model": {"name"},
     "training": set[str](),
 }
@@ -135,14 +135,15 @@ class Run:
         data found under the same name is not the same.
         """
         stored = self.record["data"]
-        if not stored["is_named"]:
+        if stored["source"] is None:
             raise UsageError(
                 f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
                 "Pass the examples: run.evaluate(data.test)."
             )
         data = load_data(
-            stored["name"],
+            stored["source"],
             root or stored["root"],
+            target=stored["target"],
             seed=stored["seed"],
             validation_share=stored["validation_share"],
         )

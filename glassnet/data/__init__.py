@@ -2,6 +2,6 @@
 
 from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
-from glassnet.data.standard import list_datasets, load_data
+from glassnet.data.sources import list_datasets, load_data
 
 __all__ = ["Dataset", "ExampleSet", "Framing", "Preprocessing", "list_datasets", "load_data", "make_preprocessing"]

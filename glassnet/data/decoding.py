@@ -1,8 +1,9 @@
 """Opening an image no larger than its use needs: a large JPEG is decoded at a half, a quarter or an eighth.
 
 A JPEG stores blocks of 8x8 pixels as frequencies, and libjpeg can turn a block into 4x4, 2x2 or 1 pixel without
-computing the others (Pillow's `draft`). Measured by `benchmarks/decoding.py`, this takes from a half down to a third of
-the time, and after fitting the pixels differ by less than 1.5 levels of 255 on average from those of a full decode.
+computing the others (Pillow's `draft`). By `benchmarks/decoding.py`, 500x375 to 128x128 takes 0.6 of the time and
+2000x1500 to 224x224 a fifth; after fitting, a pixel differs by 0.3 to 0.6 levels of 255 on average from that of a full
+decode, where the JPEG's own loss has moved it by 0.3 to 1.2. Every path by which a file comes in decodes it this way.
 """
 
 from __future__ import annotations

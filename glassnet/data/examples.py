@@ -12,6 +12,7 @@ from torch import Tensor
 from glassnet._errors import UsageError, unknown_name
 from glassnet._types import Shape
 from glassnet.data.image_files import ImageFiles
+from glassnet.data.images import SetAside
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +173,15 @@ class Dataset:
     validation_share: float = 0.1
     """The share of each class that was cut off for `validation`."""
     root: str | None = None
-    """The folder it was loaded from, where the caller named one; stored with a run, to find the data again."""
+    """The folder of data sets that the caller named, for a standard set; stored with a run, to find the data again."""
+    source: str | None = None
+    """What `load_data` made it of: a name or an absolute path; None for data put together in Python."""
+    target: str | None = None
+    """The column to predict, where the source is a table and the caller named it."""
+    notes: tuple[str, ...] = ()
+    """What was understood of the source, and what looks wrong; a sentence each."""
+    set_aside: tuple[SetAside, ...] = ()
+    """Files or rows that were not used, and why."""
 
     def __post_init__(self) -> None:
         for split in ("validation", "test"):

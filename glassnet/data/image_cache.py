@@ -44,6 +44,8 @@ BLOCK_BYTES = 1 << 24
 """Pixels that are written at a time: 16 MiB. An interruption costs two such blocks at most."""
 BLOCK_IMAGES = 1024
 """Most images in a block, for small images."""
+MOST_THREADS = 6
+"""By default. More wait for each other in Python: on 16 processors, 16 decode no more than 4."""
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 """What the system says where a disk or a quota is full, or a file too large for its disk."""
 
@@ -73,17 +75,17 @@ def cached_pixels(
 ) -> tuple[Tensor, tuple[SetAside, ...]]:
     """Return `files` fitted by `record` as `uint8` `(K, C, H, W)`, and those that cannot be decoded, with the reason.
 
-    The first call decodes the files in `num_threads` threads (None: one for each processor), later ones map what it
-    wrote. The tensor lies on disk and is read as it is used; writing to it changes memory only. It has a row for each
-    file that is not set aside, in order: `readable_files` tells which. A file that was set aside is tried again each
-    time, in case it was out of reach. The cache lies in `cache_root`, by default `$GLASSNET_CACHE`, or `images` in
-    the user's cache. `progress` shows a bar on stderr where that is a terminal.
+    The first call decodes the files in `num_threads` threads (None: one for each processor, up to six), later ones
+    map what it wrote. The tensor lies on disk and is read as it is used; writing to it changes memory only. It has a
+    row for each file that is not set aside, in order: `readable_files` tells which. A file that was set aside is
+    tried again each time, in case it was out of reach. The cache lies in `cache_root`, by default `$GLASSNET_CACHE`,
+    or `images` in the user's cache. `progress` shows a bar on stderr where that is a terminal.
 
     Raises `UsageError` for `num_threads` below 1, `WorkError` where no file can be decoded or the cache cannot be
     written: after that, or after any interruption, the next call goes on where this one stopped.
     """
     if num_threads is not None and num_threads < 1:
-        raise UsageError(f"num_threads must be at least 1, or None for one a processor; got {num_threads}.")
+        raise UsageError(f"num_threads must be at least 1, or None for the default; got {num_threads}.")
     if not len(files):
         return torch.zeros(0, *record.input_shape, dtype=torch.uint8), ()
     folder = cache_folder(cache_root)
@@ -93,7 +95,7 @@ def cached_pixels(
         with _writing(folder, layout), _locked(folder, layout.key, progress):
             opened = _open(folder, layout, files, record)  # another process may have built it in the meantime
             if opened is None:
-                _build(folder, layout, files, record, progress, num_threads or _num_processors())
+                _build(folder, layout, files, record, progress, num_threads or _num_threads())
                 opened = open_pixels(folder, layout)
     if opened is None:
         raise WorkError(f"Expected the images that were just written to {folder}; they are gone. Run it again.")
@@ -155,8 +157,9 @@ def _key(files: ImageFiles, record: Fitting) -> str:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _num_threads() -> int:
+    num_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num_processors, MOST_THREADS)
 
 
 def _open(

@@ -37,7 +37,7 @@ def load_data(
     download: bool = True,
     strict: bool = False,
 ) -> Dataset:
-    """Load a data set in three splits from a name or a path; `str(dataset.notes)` says what was understood.
+    """Load a data set in three splits from a name or a path; `dataset.notes` says what was understood.
 
     - A standard set: "digits", "mnist", "fashion-mnist", "cifar10" (`standard.load_standard`), from `root`,
       `$GLASSNET_DATA` or the user's cache; fetched where it is absent, unless `download` is false.
@@ -57,9 +57,9 @@ def load_data(
     if name in STANDARD_SETS:
         return load_standard(name, root, seed=seed, validation_share=validation_share, download=download)
     if name == SHAPES:
-        return load_shapes(seed=seed, validation_share=validation_share)
+        return replace(load_shapes(seed=seed, validation_share=validation_share), source=name)
     if name in TOYS:
-        return load_toy(name, seed=seed, validation_share=validation_share)
+        return replace(load_toy(name, seed=seed, validation_share=validation_share), source=name)
     path = Path(source).expanduser()
     if not path.exists():
         more = "There is no file or folder of this name either."
@@ -79,9 +79,7 @@ def _load_path(path: Path, target: str | None, seed: int, validation_share: floa
         return replace(folder.dataset, notes=(folder.layout, *folder.notes), set_aside=folder.set_aside)
     if suffix in TABLES:
         table = load_table(path, target=target, seed=seed, validation_share=validation_share)
-        return replace(
-            table.dataset, notes=table.notes, set_aside=table.set_aside, encoding=table.encoding, target=table.target
-        )
+        return replace(table.dataset, notes=table.notes, set_aside=table.set_aside, target=target)
     if suffix in ARRAYS:
         array = load_array(path, seed=seed, validation_share=validation_share)
         return replace(array.dataset, notes=array.notes)

@@ -24,14 +24,14 @@ class StandardSet:
     """What is known of a standard data set before it is loaded."""
 
     name: str
-    """The name for `load_data`."""
+    """The name for `load_standard`."""
     title: str
     description: str
     input_shape: Shape
     """Shape of one image, `(C, H, W)`."""
     class_names: tuple[str, ...]
     num_train: int
-    """Number of training examples as published, from which `load_data` cuts the validation split."""
+    """Number of training examples as published, from which `load_standard` cuts the validation split."""
     num_test: int
     framing: Framing
     files: tuple[DataFile, ...]
@@ -160,15 +160,10 @@ STANDARD_SETS: dict[str, StandardSet] = {
 """The standard data sets by name."""
 
 
-def list_datasets() -> list[str]:
-    """Return the names of the standard data sets, smallest first."""
-    return list(STANDARD_SETS)
-
-
 def locate(name: str, root: PathArg | None = None) -> Path | None:
     """Return the folder in which the files of the standard set `name` lie, or None where one of them is missing.
 
-    Looks where `load_data` looks, and fetches nothing. None for "digits" too, which comes with scikit-learn.
+    Looks where `load_standard` looks, and fetches nothing. None for "digits" too, which comes with scikit-learn.
 
     Raises `UsageError` for an unknown name, or a `root` that is no folder.
     """
@@ -179,7 +174,7 @@ def locate(name: str, root: PathArg | None = None) -> Path | None:
     return found[0].parent if found and len(found) == len(paths) else None
 
 
-def load_data(
+def load_standard(
     source: str,
     root: PathArg | None = None,
     *,
@@ -209,7 +204,7 @@ def load_data(
 def load_set(
     data_set: StandardSet, root: PathArg | None, *, seed: int, validation_share: float, download: bool
 ) -> Dataset:
-    """Load the set that a record describes; arguments and errors as `load_data`."""
+    """Load the set that a record describes; arguments and errors as `load_standard`."""
     if not 0 <= validation_share < 1:
         raise UsageError(f"validation_share must be at least 0 and below 1; got {validation_share}. Try 0.1.")
     folders = data_folders(root)
@@ -223,6 +218,7 @@ def load_set(
         seed=seed,
         framing=data_set.framing,
         validation_share=validation_share,
+        source=data_set.name,
         root=None if root is None else str(root),
     )
 

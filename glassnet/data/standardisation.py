@@ -67,6 +67,7 @@ def make_standardisation(examples: ExampleSet, is_wanted: bool = True) -> Standa
 
     A constant feature has the spread 1. Raises `UsageError` for values that are not finite.
     """
+    assert isinstance(examples.inputs, Tensor), "files are images, which have a record of their own"
     features = examples.inputs.double().transpose(0, 1).flatten(1)
     if not bool(features.isfinite().all()):
         first = int((~features.isfinite()).any(1).nonzero()[0])

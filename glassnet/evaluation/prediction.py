@@ -66,16 +66,18 @@ def predict_outputs(
     batch_size: int | None = None,
     precision: str = "fp32",
 ) -> Tensor:
-    """Return the model's outputs `(N, num_outputs)`, float32, for fitted `inputs` `(N, ...)`, on their device.
+    """Return the model's outputs `(N, num_outputs)`, float32, for fitted `inputs` `(N, ...)`, on the model's device.
 
     `batch_size` inputs pass at a time, by default as many as `MOST_VALUES` allows and 512 at most. The model runs in
     evaluation mode without gradients and is left in the modes it was in.
     """
     if batch_size is None:
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
-    with evaluating(model), autocast(inputs.device, precision):
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    with evaluating(model), autocast(device, precision):
         batches = [
-            model(record.normalise(inputs[start:stop])).float() for start, stop in batch_bounds(len(inputs), batch_size)
+            model(record.normalise(inputs[start:stop].to(device))).float()
+            for start, stop in batch_bounds(len(inputs), batch_size)
         ]
     return torch.cat(batches) if batches else torch.zeros(0, len(record.class_names), device=inputs.device)
 

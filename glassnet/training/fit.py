@@ -145,7 +145,7 @@ def fit(
         num_steps=config.epochs * steps_per_epoch,
         num_train=len(train),
         num_validation=len(validation),
-        device=train.inputs.device,
+        device=train.labels.device,
         precision=precision,
     )
     objective = make_objective(config, record.class_names, num_outputs(model, record))

@@ -199,7 +199,7 @@ def test_the_number_of_threads_changes_nothing(files: ImageFiles, root: Path, nu
 
 
 def test_fewer_than_one_thread_is_refused(files: ImageFiles, root: Path) -> None:
-    with pytest.raises(UsageError, match="num_threads must be at least 1, or None for one a processor; got 0"):
+    with pytest.raises(UsageError, match="num_threads must be at least 1, or None for the default; got 0"):
         cached_pixels(files, make_record(), num_threads=0)
 
 
@@ -523,7 +523,7 @@ def test_a_decompression_bomb_among_the_files_is_set_aside_by_whichever_thread_m
         Image.fromarray(noise(index, 9, 8)).save(files.paths[index])
     files, filters = files_of(list(files.paths)), list(warnings.filters)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9 * 7)
-    pixels, set_aside = cached_pixels(files, make_record(), num_threads=4)
+    _, set_aside = cached_pixels(files, make_record(), num_threads=4)
     assert [Path(failure.source).name for failure in set_aside] == ["1.png", "5.png", "9.png"]
     assert all("decompression bomb" in failure.reason for failure in set_aside)
     assert warnings.filters == filters
