@@ -32,6 +32,8 @@ class WorkError(GlassnetError, RuntimeError):
 def nearest_names(word: str, names: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` of `names` that are spelled most like `word`, best first."""
     by_lower = {name.lower(): name for name in names}
+    if word.lower() in by_lower:
+        return [by_lower[word.lower()]]
     close = difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=0.5)
     return [by_lower[name] for name in close]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -122,7 +123,12 @@ def train(
 
 @app.command()
 def data(
-    source: Annotated[str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+    ] = None,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept for training.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Look for duplicates, leakage, blank images, imbalance.")
     ] = False,
@@ -139,6 +145,16 @@ def data(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a data set is understood as: splits, classes, counts, sizes, and what looks wrong."""
+    if clear_cache:
+        from glassnet.data.image_cache import clear_cache as clear
+
+        num_files, num_bytes = clear()
+        typer.echo(f"Removed {num_files} files, {num_bytes / 2**20:,.1f} MiB, of decoded images.")
+    if source is None:
+        if clear_cache:
+            return
+        raise UsageError("Name a data set, a folder or a file, as in `glassnet data photos/`.")
+
     from glassnet.data.checks import check_dataset
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
@@ -228,7 +244,7 @@ def report(run: RunArg, root: RootOption = None, device: DeviceOption = "auto") 
 def summary(
     model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A network's name, or a run folder.")],
     input_size: Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Such as 1x32x32.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes; default 10.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes; default: the published one.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print a network's layers: output shape, parameters, multiplications, total."""
@@ -340,11 +356,12 @@ def models(as_json: JsonFlag = False) -> None:
 @app.command()
 def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
     """List the data sets that can be loaded by name, and where their files lie."""
+    from glassnet.data.sources import list_toys
     from glassnet.data.standard import STANDARD_SETS, locate
     from glassnet.views.tables import rows_view
 
     rows: list[dict[str, Any]] = []
-    for name, entry in sorted(STANDARD_SETS.items()):
+    for name, entry in STANDARD_SETS.items():
         place = locate(name, root)
         where = "comes with scikit-learn" if not entry.files else str(place or "not here; loading it downloads it")
         rows.append(
@@ -358,17 +375,29 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
                 "where": where,
             }
         )
+    rows += [
+        {
+            "name": name,
+            "description": toy,
+            "input_shape": shape,
+            "num_classes": num_classes,
+            "num_train": None,
+            "num_test": None,
+            "where": "drawn by seed",
+        }
+        for name, toy, shape, num_classes in list_toys()
+    ]
     if as_json:
         _print_json(rows)
         return
-    header = ("data set", "images", "classes", "train", "test", "where")
+    header = ("data set", "inputs", "classes", "train", "test", "where")
     cells = [
         (
             row["name"],
             "x".join(map(str, row["input_shape"])),
             str(row["num_classes"]),
-            f"{row['num_train']:,}",
-            f"{row['num_test']:,}",
+            "" if row["num_train"] is None else f"{row['num_train']:,}",
+            "" if row["num_test"] is None else f"{row['num_test']:,}",
             row["where"],
         )
         for row in rows
@@ -476,9 +505,7 @@ def _expand_folders(paths: list[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
-            if not inside:
-                raise UsageError(f"Expected image files in {path}; there are none directly in it.")
-            expanded += inside
+            expanded += inside or [path]  # a folder without images is named among what was set aside
         else:
             expanded.append(path)
     return expanded
@@ -488,7 +515,11 @@ def _print(*parts: Any) -> None:
     from rich.console import Console
 
     # A pipe has no width: let nothing wrap there, so that other programs can read lines.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
+    console = (
+        Console(highlight=False)
+        if sys.stdout is not None and sys.stdout.isatty()
+        else Console(highlight=False, width=10_000)
+    )
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str), markup=False)
 
@@ -525,6 +556,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's mistake ends with its message and exit code, never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name the terminal's encoding lacks is no reason to fail
     try:
         app()
     except GlassnetError as error:
@@ -532,4 +566,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, as in `| head`: nothing to say
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"Error: {error}. Free space or choose another place, then try again.", err=True)
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def train(
     if not isinstance(data, Dataset):
         raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
     spec = spec_of(model)
+    if config is not None and not isinstance(config, TrainConfig):
+        raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = recipe(data.name, spec.name if spec else None)
         config = replace(config, batch_size=max(1, min(config.batch_size, len(data.train))))
@@ -80,7 +83,7 @@ def train(
     objective = _check_model(model, spec, data, preprocessing, config)
     config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
-    writer = create_run(out, f"{data.name}-{name}")
+    writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
     try:
         record = _record(model, spec, data, config, device, precision)
         writer.save_start(record, preprocessing, None if spec else source_of(model))
@@ -156,11 +159,24 @@ def _check_model(
             f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
             f"Build it with num_classes={data.train.num_outputs}."
         )
+    _try_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""
         raise UsageError(f"The model has nothing to train: none of its parameters requires a gradient.{hint}")
     return objective
+
+
+def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
+    """Take the loss of one example, so that a loss whose outputs the model does not give is refused before any work."""
+    example = preprocessing.example()
+    outputs = predict_outputs(model, example, preprocessing)
+    if not bool(outputs.isfinite().all()):
+        return  # training says where a loss is lost
+    try:
+        objective.value(outputs, data.train.labels[:1].to(outputs.device))
+    except UsageError as error:
+        raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
 
 
 def _check_shift(max_shift: int, preprocessing: InputRecord) -> None:
@@ -225,7 +241,9 @@ def _finish(
         examples = to_device(data.test, preprocessing, device)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         if objective.is_classification:
-            evaluation = evaluate_logits(objective.logits(outputs), examples.labels, preprocessing.class_names)
+            loss = objective.value(outputs, examples.labels).item()
+            logits = objective.logits(outputs)
+            evaluation = evaluate_logits(logits, examples.labels, preprocessing.class_names, loss)
         else:
             evaluation = evaluate_values(outputs, examples.labels)
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})

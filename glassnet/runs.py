@@ -35,7 +35,7 @@ from glassnet.data.sources import load_data
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
-from glassnet.models import build_model
+from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_text
 from glassnet.training.config import TrainConfig
@@ -107,9 +107,16 @@ class Run:
         """
         if examples is None:
             examples = self.load_data().test
+        if not isinstance(examples, ExampleSet):
+            raise UsageError(
+                f"Expected one split of a data set, such as data.test; got {type(examples).__name__}. "
+                "gn.load_data makes them."
+            )
         if not self.class_names:
             return evaluate_values(*self.outputs(examples))
-        return evaluate_logits(*self.logits(examples), self.class_names)
+        outputs, labels = self.outputs(examples)
+        loss = self.objective.value(outputs, labels).item() if len(labels) else None
+        return evaluate_logits(self.objective.logits(outputs), labels, self.class_names, loss)
 
     def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
         """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
@@ -213,8 +220,8 @@ def create_run(out: PathArg | None, default_name: str) -> RunWriter:
             if not candidate.parent.is_dir():
                 raise _unwritable(shown, f"{candidate.parent} is a file") from None
             continue
-        except OSError as error:
-            raise _unwritable(shown, error.strerror or str(error)) from None
+        except (OSError, ValueError) as error:
+            raise _unwritable(shown, getattr(error, "strerror", None) or str(error)) from None
         is_plain = shown.name == wanted.name  # keep the path as it was given, unless it was `.` or the like
         return RunWriter(shown.with_name(candidate.name) if is_plain else candidate, is_new)
     raise AssertionError("unreachable: count() does not end")
@@ -249,16 +256,26 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
     Raises `UsageError` for a path that is no run folder, and `WorkError` for one with a missing, damaged or foreign
     file; the message names the file.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"Expected the path of a run folder; got {path!r}.")
+    if model is not None and not isinstance(model, nn.Module):
+        raise UsageError(f"model must be an instance of the user's module, model=Net(); got {model!r}.")
     folder = Path(path)
     _check_files(folder)
     record = _read_record(folder / CONFIG)
-    target = resolve_device(device)
+    target = resolve_device(str(device))
     preprocessing = _read(folder / PREPROCESSING, record_from_json)
     history = _read(folder / METRICS, History.from_csv)
     if not len(history):
         raise WorkError(f"Expected a row per epoch in {folder / METRICS}; it has none. Train again.")
     if model is None:
         model = _rebuild(folder, record)
+        spec = spec_of(model)
+        if spec is not None and tuple(spec.input_shape) != preprocessing.input_shape:
+            raise WorkError(
+                f"{folder / PREPROCESSING} makes inputs of {preprocessing.input_shape}, and the model takes "
+                f"{tuple(spec.input_shape)}. Was the run folder mixed with another?"
+            )
     epoch = load_weights(folder / WEIGHTS, model)
     model = model.to(target).eval()
     config = TrainConfig.from_dict(record["training"])
@@ -338,8 +355,8 @@ def _rebuild(folder: Path, record: Mapping[str, Any]) -> nn.Module:
             "Pass an instance to load the weights into: gn.open_run(path, model=YourModel())."
         )
     try:
-        return build_model(stored["name"], **stored.get("options", {}))
-    except (UsageError, TypeError) as error:
+        return build_model(stored["name"], **stored["options"])
+    except (UsageError, TypeError, KeyError) as error:
         raise WorkError(f"{folder / CONFIG}: section model: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 import glassnet as gn
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.runs import Run
+
+# Decoded images are cached; tests must not fill the user's own cache.
+os.environ["GLASSNET_CACHE"] = tempfile.mkdtemp(prefix="glassnet-tests-")
 
 # Two threads that wait for each other on a busy machine are slower than one, and these networks are small.
 torch.set_num_threads(1)

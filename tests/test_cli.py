@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -123,9 +125,10 @@ def test_predict_takes_a_folder_of_images(digits_run: Run, digit_file: Path, gla
     assert code == 0
     assert len(out.splitlines()) == 2
     (digit_file.parent / "none").mkdir()
-    code, _, err = glassnet("predict", digits_run.path, digit_file.parent / "none")
-    assert code == 2
-    assert "there are none directly in it" in err
+    code, out, err = glassnet("predict", digits_run.path, digit_file, digit_file.parent / "none")
+    assert code == 1
+    assert len(out.splitlines()) == 2
+    assert "none: expected an image file, got a folder" in err
 
 
 def test_evaluate_prints_the_runs_figures(digits_run: Run, glassnet) -> None:  # type: ignore[no-untyped-def]
@@ -202,12 +205,61 @@ def test_an_option_of_the_network_is_set_by_name(glassnet, tmp_path: Path) -> No
     assert open_run(tmp_path / "run").model.hidden1.weight.shape == (7, 100)
 
 
+@pytest.fixture
+def photos(digits: Dataset, tmp_path: Path) -> Path:
+    """A folder of photos: two classes of twenty, of two sizes, and a broken file."""
+    for index, (pixels, label) in enumerate(zip(digits.train.inputs, digits.train.labels.tolist(), strict=True)):
+        folder = tmp_path / "photos" / f"digit {label}"
+        if label < 2 and (not folder.exists() or len(list(folder.iterdir())) < 20):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[0].numpy()).resize((40 + index % 2, 40)).save(folder / f"{index}.png")
+    (tmp_path / "photos" / "digit 0" / "broken.png").write_bytes(b"broken")
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_photos_is_understood_trained_on_and_predicted(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    sheet = photos.parent / "sheet.png"
+    code, out, _ = glassnet("data", photos, "--check", "--show-augmented", sheet)
+    assert code == 0
+    assert "photos: 40 images, 2 classes" in out
+    assert "Set aside: 1 files" in out
+    with Image.open(sheet) as picture:
+        assert picture.width > 100
+    run = photos.parent / "run"
+    code, out, err = glassnet("train", photos, "--model", "lenet5", "--epochs", "6", "--out", run)
+    assert code == 0
+    assert "photos: 40 images, 2 classes" in err
+    assert "(4 of 4 right)" in out
+    assert glassnet("evaluate", run)[0] == 0
+    code, out, err = glassnet("predict", run, photos / "digit 1")
+    assert code == 0
+    assert all("digit 1" in line for line in out.splitlines()[1:])
+    assert glassnet("train", photos, "--strict", "--out", photos.parent / "strict")[0] == 1
+    assert "Removed" in glassnet("data", "--clear-cache")[1]
+
+
+def test_a_table_an_array_and_a_toy_are_trained_on(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [f"{x},{'red' if x % 2 else 'blue'},{2 * x + x % 2}" for x in range(60)]
+    (tmp_path / "table.csv").write_text("\n".join(["x,colour,y", *rows]))
+    np.savez(tmp_path / "series.npz", x=np.random.default_rng(0).random((40, 1, 30), np.float32), y=np.arange(40) % 2)
+    for source, model, figure in (
+        (tmp_path / "table.csv", "linear-regression", "Test error"),
+        (tmp_path / "series.npz", "cnn1d", "Test accuracy"),
+        ("circle", "mlp", "Test accuracy"),
+    ):
+        code, out, err = glassnet("train", source, "--model", model, "--epochs", "2", "--out", tmp_path / "run")
+        assert code == 0, err
+        assert figure in out
+        code, out, _ = glassnet("evaluate", out.split("Run folder")[1].split()[0])
+        assert code == 0
+
+
 def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: ignore[no-untyped-def]
     assert "lenet5" in glassnet("models")[1]
     assert {row["name"] for row in json.loads(glassnet("models", "--json")[1])} >= {"softmax", "mlp", "lenet5"}
     assert "comes with scikit-learn" in glassnet("datasets")[1]
     names = {row["name"] for row in json.loads(glassnet("datasets", "--json")[1])}
-    assert names == {"digits", "mnist", "fashion-mnist", "cifar10"}
+    assert names > {"digits", "mnist", "fashion-mnist", "cifar10", "shapes", "gate-xor", "spiral"}
 
 
 @pytest.mark.parametrize(
@@ -260,3 +312,31 @@ def test_the_version_is_the_packages(glassnet) -> None:  # type: ignore[no-untyp
     from glassnet._version import __version__
 
     assert glassnet("--version")[1] == f"glassnet {__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin1"])
+def test_a_name_that_the_terminal_cannot_write_is_no_reason_to_fail(
+    digits_run: Run, digit_file: Path, encoding: str
+) -> None:
+    odd = digit_file.rename(digit_file.with_name("sp ace é 漢.png"))
+    words = [sys.executable, "-m", "glassnet", "predict", str(digits_run.path), str(odd)]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+    assert b"sp ace" in done.stdout
+
+
+def test_a_full_device_behind_the_output_is_a_message() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "glassnet", "models"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_loss_that_the_networks_outputs_do_not_fit_is_refused_before_any_work(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("train", "--set", "loss=negative-log-likelihood", "--out", tmp_path / "run")
+    code, _, err = glassnet(*words)
+    assert code == 2
+    assert "Loss 'negative-log-likelihood' does not fit what the model gives: Log-probabilities must be" in err
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -200,6 +201,22 @@ def test_a_sigmoid_gate_learns_xor_and_a_fixed_one_has_nothing_to_learn(tmp_path
         gn.train(gn.build_model("gate-xor"), data, config, out=tmp_path / "fixed", progress=False)
 
 
+def test_label_smoothing_stays_out_of_the_losses_that_are_shown(small_data: Dataset, tmp_path: Path) -> None:
+    """The training loss of a network that fits perfectly tends to 0, which a smoothed one cannot."""
+    config = gn.TrainConfig(epochs=1, batch_size=60, label_smoothing=0.5, learning_rate=1e-9)
+    model = network()
+    run = gn.train(model, small_data, config, out=tmp_path / "run", progress=False)
+    assert run.history[0].train_loss == pytest.approx(run.evaluate(small_data.train).loss, abs=1e-5)
+
+
+def test_the_loss_of_an_evaluation_is_the_one_that_was_trained(tmp_path: Path) -> None:
+    data = row_data(lambda x: (x[:, 0] > 0).long(), ("no", "yes"))
+    model = gn.build_model("perceptron", input_shape=(2,))
+    config = gn.TrainConfig(epochs=3, batch_size=20)
+    run = gn.train(model, data, config, out=tmp_path / "run", progress=False)
+    assert run.evaluate(data.validation).loss == pytest.approx(run.history.best.validation_loss, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "least"),
     [
@@ -240,3 +257,33 @@ def test_mnist_reaches_99_percent_with_the_defaults(data_root: Path, tmp_path: P
     data = gn.load_data("mnist", root=data_root)
     run = gn.train(gn.build_model("lenet5"), data, out=tmp_path / "run", progress=False)
     assert run.evaluate().accuracy >= 0.99
+
+
+@pytest.mark.parametrize("config", [{"epochs": 1}, gn.TrainConfig])
+def test_a_config_of_another_kind_is_refused(config: object, small_data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Expected a config, gn.TrainConfig"):
+        gn.train(network(), small_data, config, out=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_the_natural_slips_are_answered_in_words(digits: Dataset, tmp_path: Path) -> None:
+    for slip, message in (
+        (lambda: gn.TrainConfig(epoch=3), "Unknown config field 'epoch'. Did you mean 'epochs'"),  # type: ignore[call-arg]
+        (lambda: gn.TrainConfig(3), "fields are given by name"),  # type: ignore[misc]
+        (lambda: gn.load_data(None), "Expected the name or the path of a data set; got None"),  # type: ignore[arg-type]
+        (lambda: gn.build_model(None), "Unknown model 'None'"),  # type: ignore[arg-type]
+        (lambda: gn.build_model("LeNet5x"), "Did you mean 'lenet5'"),
+        (lambda: gn.build_model("LENET5"), "Did you mean 'lenet5'.$"),
+        (lambda: gn.build_model("mlp", hidden=5), "options of model 'mlp' must be of the kinds its builder documents"),
+        (lambda: gn.open_run(None), "Expected the path of a run folder; got None"),  # type: ignore[arg-type]
+        (lambda: gn.summary("lenet5", (1, 32, 32)), "Expected a model .*got str"),  # type: ignore[arg-type]
+        (lambda: gn.filters(digits), "Expected a model .*got Dataset"),  # type: ignore[arg-type]
+        (lambda: gn.activation_statistics(gn.build_model("lenet5"), digits.test.inputs[:2]), "normalised floating"),
+        (lambda: ExampleSet([1], [2], ("a",)), "must be torch tensors; got list and list"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=message):
+            slip()
+
+
+def test_numpys_integers_build_and_sizes_may_be_lists() -> None:
+    model = gn.build_model("softmax", num_classes=np.int64(3), input_shape=[1, np.int32(8), 8])
+    assert model.output.weight.shape == (3, 64)

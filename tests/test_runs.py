@@ -97,7 +97,9 @@ def test_files_of_another_run_are_refused(folder: Path, digits_run: Run) -> None
 def test_a_config_that_asks_for_another_model_is_refused(folder: Path) -> None:
     record = yaml.safe_load((folder / "config.yaml").read_text())
     for section, message in (
-        ({"name": "mlp", "options": {}}, "are not those of this model"),
+        ({"name": "mlp", "options": {"input_shape": [1, 32, 32]}}, "are not those of this model"),
+        ({"name": "mlp", "options": {}}, r"makes inputs of \(1, 32, 32\), and the model takes \(1, 28, 28\)"),
+        ({"name": "lenet5", "optons": {}}, "section model"),
         ({"name": "lenet6", "options": {}}, "config.yaml: section model: Unknown model 'lenet6'"),
         ({"name": "lenet5", "options": {"num_classes": 11}}, r"'output.bias' must be \(11,\)|'output.weight'"),
         ({"name": "lenet5", "options": {"depth": 3}}, "Unknown option"),

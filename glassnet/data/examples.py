@@ -31,6 +31,7 @@ class ExampleSet:
     """Empty for regression."""
 
     def __post_init__(self) -> None:
+        _check_kinds(self.inputs, self.labels)
         if not isinstance(self.inputs, ImageFiles):
             _check_inputs(self.inputs)
         if self.is_regression:
@@ -111,6 +112,12 @@ class ExampleSet:
                 raise unknown_name("class", name, class_names, f"{count} examples have this label.")
         new_label = torch.tensor([position.get(name, 0) for name in self.class_names], dtype=torch.int64)
         return ExampleSet(self.inputs, new_label[self.labels], tuple(class_names))
+
+
+def _check_kinds(inputs: object, labels: object) -> None:
+    if not isinstance(inputs, Tensor | ImageFiles) or not isinstance(labels, Tensor):
+        kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
+        raise UsageError(f"inputs and labels must be torch tensors; got {kinds}. Use torch.from_numpy(array).")
 
 
 def _check_inputs(inputs: Tensor) -> None:

@@ -63,13 +63,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("class_names", "size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(set(self.class_names)) != len(self.class_names):
+            raise UsageError(f"Class names must differ; got {self.class_names}.")
         for kind, value, known in (
             ("fit", self.fit, FITS),
             ("interpolation", self.interpolation, tuple(INTERPOLATIONS)),
             ("colour mode", self.mode, tuple(MODES.values())),
         ):
             if value not in known:
-                raise unknown_name(kind, value, known)
+                raise unknown_name(kind, str(value), known)
         if not len(self.mean) == len(self.std) == self.num_channels or min(self.std, default=0) <= 0:
             raise UsageError(
                 f"Mode {self.mode} needs {self.num_channels} means and positive standard deviations; "
@@ -139,7 +141,8 @@ class Preprocessing:
         return self._fit_pixels(inputs), ()
 
     def _fit_pixels(self, pixels: Tensor) -> Tensor:
-        if pixels.ndim != 4 or pixels.shape[1] != self.num_channels or pixels.dtype != torch.uint8:
+        is_empty = pixels.ndim == 4 and 0 in pixels.shape[2:]
+        if pixels.ndim != 4 or pixels.shape[1] != self.num_channels or pixels.dtype != torch.uint8 or is_empty:
             raise UsageError(
                 f"Expected images as uint8 (N, {self.num_channels}, height, width); "
                 f"got {pixels.dtype} {tuple(pixels.shape)}."

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Any
 
-from glassnet._errors import UsageError, WorkError
+from glassnet._errors import WorkError
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
 from glassnet.data.standardisation import Standardisation, make_standardisation
@@ -49,5 +49,5 @@ def record_from_json(text: str) -> InputRecord:
         )
     try:
         return KINDS[kind](**values)
-    except (TypeError, UsageError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise WorkError(f"The stored preprocessing does not hold together: {error}") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from glassnet._errors import UsageError, WorkError, unknown_name
-from glassnet._types import PathArg
+from glassnet._types import PathArg, Shape
 from glassnet.data.arrays import load_array
 from glassnet.data.examples import Dataset
 from glassnet.data.folders import load_folder
@@ -25,6 +26,15 @@ SHAPES = "shapes"
 def list_datasets() -> list[str]:
     """Return the names that `load_data` accepts: the standard sets, then the toys."""
     return [*STANDARD_SETS, SHAPES, *TOYS]
+
+
+def list_toys() -> list[tuple[str, str, Shape, int]]:
+    """Return name, description, shape of one input and number of classes (0: values to predict) of each toy."""
+    shapes = (SHAPES, "rendered triangles, squares, circles and stars", (3, 32, 32), 4)
+    return [
+        shapes,
+        *((name, toy.description, toy.input_shape, len(toy.class_names)) for name, toy in TOYS.items()),
+    ]
 
 
 def load_data(
@@ -53,6 +63,8 @@ def load_data(
 
     Raises `UsageError` for what is none of these, and `WorkError` for data that cannot be read.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(f"Expected the name or the path of a data set; got {source!r}.")
     name = str(source)
     if name in STANDARD_SETS:
         return load_standard(name, root, seed=seed, validation_share=validation_share, download=download)

@@ -38,7 +38,7 @@ class Evaluation:
     top5_accuracy: float | None
     """Share of the examples whose true class is among the five most probable; None with five classes or fewer."""
     loss: float
-    """Mean cross-entropy in nats, without label smoothing."""
+    """Mean of the loss the network was trained on, without label smoothing: cross-entropy in nats, unless it says."""
     confusion: tuple[tuple[int, ...], ...]
     """Counts by true class (row) and predicted class (column)."""
     per_class: tuple[ClassMetrics, ...]
@@ -52,8 +52,12 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate_logits(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Evaluation:
+def evaluate_logits(
+    logits: Tensor, labels: Tensor, class_names: Sequence[str], loss: float | None = None
+) -> Evaluation:
     """Compare `logits` `(N, num_classes)` with `labels` `int64 (N,)`. The figures are torchmetrics' own.
+
+    `loss` is the mean loss where the network was trained on another than the cross-entropy.
 
     Raises `UsageError` for an empty set.
     """
@@ -88,7 +92,7 @@ def evaluate_logits(logits: Tensor, labels: Tensor, class_names: Sequence[str]) 
         num_correct=num_correct,
         accuracy=num_correct / len(labels),
         top5_accuracy=top5,
-        loss=float(F.cross_entropy(logits.double(), labels)),
+        loss=float(F.cross_entropy(logits.double(), labels)) if loss is None else loss,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         per_class=tuple(
             ClassMetrics(class_name=name, precision=precision, recall=recall, f1=f1, support=support)

@@ -125,8 +125,8 @@ def predict_images(
 
     Raises `UsageError` for other input and for `top_k` below 1.
     """
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1; got {top_k}.")
+    if not isinstance(top_k, int) or top_k < 1:
+        raise UsageError(f"top_k must be a whole number of at least 1; got {top_k!r}.")
     sources: list[str] = []
     fitted: list[Tensor] = []
     set_aside: list[SetAside] = []

@@ -67,6 +67,22 @@ class ActivationStatistics:
     left_out: tuple[str, ...]
     """Layers that returned something other than one tensor of floating numbers with a row for each image."""
 
+    def __str__(self) -> str:
+        lines = [("layer", "kind", "mean", "spread", "zeros", "saturated", "gradient spread")]
+        for row in self.rows:
+            saturated = "" if row.saturated_share is None else f"{row.saturated_share:.1%}"
+            gradient = "none" if row.gradient_spread is None else f"{row.gradient_spread:.3g}"
+            figures = f"{row.mean:.3g}", f"{row.spread:.3g}", f"{row.zero_share:.1%}", saturated, gradient
+            lines.append((row.layer, row.kind, *figures))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+
     def __repr__(self) -> str:
         return f"ActivationStatistics({len(self.rows)} rows, {self.loss_kind} {self.loss:.4g})"
 
@@ -93,6 +109,12 @@ def activation_statistics(
     each image, and where the labels do not fit it.
     """
     refuse_lazy(model)
+    if not isinstance(images, Tensor) or (images.dtype == torch.uint8 and images.ndim == 4):
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise UsageError(
+            f"images must be a tensor as the model takes it, of normalised floating numbers; got {got}. "
+            "For the pixels of a run: run.preprocessing.normalise(run.preprocessing.fit_inputs(pixels))."
+        )
     # GoogLeNet's forward leaves these behind when it trains.
     left = [(module, module.auxiliary_logits) for module in model.modules() if hasattr(module, "auxiliary_logits")]
     with ExitStack() as stack:

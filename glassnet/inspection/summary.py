@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+import glassnet.nn as layers
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import Shape
@@ -31,6 +32,8 @@ class LayerRow:
     padding: Shape = ()
     num_parameters: int
     """Trainable or not; 0 where an earlier row already counted them (a module used twice)."""
+    is_weighted: bool = False
+    """True for convolutions and fully connected layers."""
     num_multiplications: int | None
     """For one input, see `glassnet.inspection.counting`. None where this kind of layer is not counted."""
 
@@ -49,6 +52,11 @@ class Summary:
     """Modules with children and weights of their own, used in calls that no layer shows."""
 
     @property
+    def num_weighted_multiplications(self) -> int:
+        """Those of convolutions and fully connected layers alone, which most published totals give."""
+        return sum(row.num_multiplications or 0 for row in self.rows if row.is_weighted)
+
+    @property
     def uncounted(self) -> tuple[str, ...]:
         """Names of the modules whose multiplications are not counted: without a rule, or with weights of their own."""
         return (*(row.name for row in self.rows if row.num_multiplications is None), *self.own_weights)
@@ -62,9 +70,12 @@ class Summary:
         lines = [COLUMNS, *(_cells(row) for row in self.rows)]
         if met < self.num_parameters:
             lines.append(("not met", "", "", "", "", "", "", f"{self.num_parameters - met:,}", ""))
-        at_least = "at least " if self.uncounted else ""
+        at_least = "at least " if self.uncounted or met < self.num_parameters else ""
         total = f"{self.num_parameters:,}", f"{at_least}{self.num_multiplications:,}"
         lines.append(("total", "", "", "", "", "", "", *total))
+        if self.num_weighted_multiplications < self.num_multiplications:
+            weighted = f"{self.num_weighted_multiplications:,}"
+            lines.append(("with weights", "", "", "", "", "", "", "", weighted))
         widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
         return "\n".join(
             "  ".join(
@@ -75,6 +86,9 @@ class Summary:
         )
 
 
+WEIGHTED = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, layers.TableConv2d, layers.LocallyConnected2d,
+)  # fmt: skip
 COLUMNS = ("layer", "kind", "input", "output", "kernel", "stride", "pad", "parameters", "multiplications")
 """As lecture tables have them; the channels in and out are the first numbers of input and output."""
 
@@ -103,6 +117,8 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
 
     Raises `UsageError` where the model is lazy or does not take the input.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. For a run, pass run.model.")
     refuse_lazy(model)
     if not isinstance(input_shape, Sequence) or not all(isinstance(size, int) and size > 0 for size in input_shape):
         raise UsageError(f"input_shape must be positive whole numbers, such as (1, 32, 32); got {input_shape!r}.")
@@ -121,6 +137,7 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
                 input_shape=tuple(given.shape[1:]) if isinstance(given, Tensor) else (),
                 output_shape=whole[1:],
                 **_geometry(module),
+                is_weighted=isinstance(module, WEIGHTED),
                 num_parameters=sum(parameter.numel() for parameter in own),
                 num_multiplications=num_multiplications(module, whole) if whole else None,
             )

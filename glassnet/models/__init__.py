@@ -40,22 +40,21 @@ def build_model(name: str, *, seed: int = 0, **options: object) -> nn.Module:
 
     Raises `UsageError` for an unknown name or option (with the nearest ones) and for impossible sizes.
     """
-    if name not in ARCHITECTURES:
-        raise unknown_name("model", name, ARCHITECTURES)
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise unknown_name("model", str(name), ARCHITECTURES)
     build = ARCHITECTURES[name].build
     accepted = inspect.signature(build).parameters
     for option in options:
         if option not in accepted:
             raise unknown_name(f"option of model '{name}'", option, accepted)
-    if isinstance(options.get("input_shape"), list):
-        options["input_shape"] = tuple(options["input_shape"])  # type: ignore[arg-type]
+    options = {option: plain_sizes(value) for option, value in options.items() if value is not None}
     _check_counts(options)
     try:
         with seeded(seed, "initial weights"):
             model = build(**options)
     except UsageError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         raise UsageError(
             f"The options of model '{name}' must be of the kinds its builder documents; got {given}: {error}."
@@ -76,6 +75,15 @@ def spec_of(model: nn.Module) -> ModelSpec | None:
     again = build_model(spec.name, **spec.options)
     shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (model, again)]
     return spec if repr(model) == repr(again) and shapes[0] == shapes[1] else None
+
+
+def plain_sizes(value: object) -> object:
+    """Return numpy's numbers as Python's, and lists and arrays of them as tuples; other values as they are."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(plain_sizes(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 def _check_counts(options: dict[str, object]) -> None:

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from glassnet._errors import UsageError
 from glassnet._types import Shape
@@ -60,14 +60,24 @@ class FullyConvolutional(nn.Sequential):
 
     window: Window
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what every window gives. Raises `UsageError` for images smaller than one window."""
+        if images.ndim != 4 or images.shape[2] < self.window.size[0] or images.shape[3] < self.window.size[1]:
+            height, width = self.window.size
+            raise UsageError(
+                f"This network answers for windows of {height}x{width} pixels; images must be (B, C, H, W) of at least "
+                f"that size; got {tuple(images.shape)}. Pad or enlarge them."
+            )
+        return super().forward(images)  # type: ignore[no-any-return]
+
 
 def fully_convolutional(
-    model: nn.Module, input_shape: Shape | None = None, *, exact: bool = True, probabilities: bool = False
+    model: nn.Module, input_shape: Shape | None = None, *, exact: bool = True, probabilities: bool = True
 ) -> FullyConvolutional:
     """Return a classifier for one image size as a network that classifies every window of a larger image at once.
 
-    `images` `(B, C, H', W')` with `H' >= H` and `W' >= W` -> `logits` `(B, num_classes, h, w)`, where `input_shape`
-    `(C, H, W)` is what `model` takes (None: what `build_model` built it for). `logits[:, :, i, j]` is what `model`
+    `images` `(B, C, H', W')` with `H' >= H` and `W' >= W` -> probabilities `(B, num_classes, h, w)`; `input_shape`
+    `(C, H, W)` is what `model` takes (None: what `build_model` built it for). Place `[:, :, i, j]` holds what `model`
     gives for the window with its top left pixel at `(i * stride, j * stride)`; `result.window` holds size and stride.
     Where rounding down drops pixels at the end of the window, the last location may lack as many of its own.
     A linear layer over C maps of h x w pixels is a convolution with h x w kernels of C channels and the same weights;
@@ -79,8 +89,8 @@ def fully_convolutional(
     sees zeros around its window and the new network the neighbouring pixels. Such networks are refused unless
     `exact=False`; then the logits resemble those of `model`, and `result.window.is_exact` is False.
 
-    `probabilities` appends a softmax over the classes, a sigmoid where there is one logit, so that the result is the
-    class probabilities at every location.
+    `probabilities` appends a softmax over the classes, a sigmoid where there is one logit; with `probabilities=False`
+    the logits come out as `model` gives them.
 
     Layers keep their names (flattening falls away) and their modes; the parameters are copies, and `model` is left as
     it was. `model` may be a `Sequential` or a module whose `forward` is a chain of layers.

@@ -105,6 +105,10 @@ class GateInequalities:
         """Whether all hold: then the weights make the gate."""
         return all(row.holds for row in self.rows)
 
+    def __str__(self) -> str:
+        lines = [f"{row.unit}  {row.symbols}:  {row.numbers}  {'holds' if row.holds else 'FAILS'}" for row in self.rows]
+        return "\n".join([*lines, "all hold" if self.hold else "not all hold"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class TruthRow:
@@ -127,6 +131,9 @@ class TruthTable:
     def outputs(self) -> Bits:
         """The column of answers."""
         return tuple(row.output for row in self.rows)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{' '.join(map(str, row.inputs))} | {row.output}" for row in self.rows)
 
 
 def gate_inequalities(

@@ -62,6 +62,7 @@ def perceptron_rule(
 
     Raises `UsageError` for other targets and for sizes that do not fit.
     """
+    weights, bias, x, target = (torch.as_tensor(value) for value in (weights, bias, x, target))
     if weights.shape[-1:] != x.shape or weights.shape[:-1] != bias.shape or bias.shape != target.shape:
         raise UsageError(
             f"Expected weights (D,) with x (D,), bias () and target (), or weights (K, D) with bias (K,) and target "
@@ -87,6 +88,7 @@ def normal_equation(inputs: Tensor, targets: Tensor, ridge: float = 0.0) -> tupl
 
     Raises `UsageError` for sizes that do not fit, values that are not finite, and a negative `ridge`.
     """
+    inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
     if not 0 <= ridge < math.inf:
         raise UsageError(f"ridge must be 0 or a positive number; got {ridge}. 0 is plain least squares.")
     if targets.ndim not in (1, 2) or len(inputs) != len(targets) or len(inputs) == 0:

@@ -78,10 +78,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise WorkError(f"Expected weights in {path}; the file does not load: {error}.") from None
     except Exception as error:  # torch.load raises a dozen types on damaged and on hostile files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch's own message advises to load it anyway, which would run what is in the file.
         raise WorkError(
-            f"Expected a state_dict in {path} that loads without executing code; it does not: {reason} "
-            "Save it with torch.save(model.state_dict(), path)."
+            f"Expected a state_dict in {path}, names and tensors; the file is damaged or holds other objects "
+            f"({type(error).__name__}), which are not loaded. Save it with torch.save(model.state_dict(), path)."
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a training script's checkpoint
         state = state["state_dict"]

@@ -165,4 +165,5 @@ INITIALISATIONS: dict[str, Initialisation] = {
     "orthogonal": Initialisation(draw=_orthogonal, options={"gain": 1.0}),
     "lsuv": Initialisation(draw=_orthonormal, options={"tolerance": 0.1, "max_iterations": 10}, needs_images=True),
 }
-"""The names that `initialise` accepts."""
+INITIALISATIONS |= {"xavier": INITIALISATIONS["xavier-uniform"], "he": INITIALISATIONS["he-normal"]}
+"""The names that `initialise` accepts; `xavier` and `he` alone are the forms of their papers."""

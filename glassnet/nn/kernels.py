@@ -42,6 +42,7 @@ class ClassicKernel:
 KERNELS: dict[str, ClassicKernel] = {
     "identity": ClassicKernel(weights=((0, 0, 0), (0, 1, 0), (0, 0, 0)), shows="the image as it is"),
     "mean": ClassicKernel(weights=_mean, shows="the moving average: a blur, noise spread evenly"),
+    "moving-average": ClassicKernel(weights=_mean, shows="the same as mean"),
     "gaussian": ClassicKernel(weights=_gaussian, shows="a blur in which near pixels count more"),
     "sharpen": ClassicKernel(weights=((0, -1, 0), (-1, 5, -1), (0, -1, 0)), shows="the image plus its edges"),
     "edge": ClassicKernel(weights=((0, -1, 0), (-1, 4, -1), (0, -1, 0)), shows="edges; the negative Laplacian"),

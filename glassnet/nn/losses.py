@@ -55,7 +55,8 @@ def binary_cross_entropy(probabilities: Tensor, targets: Tensor, *, clip: float 
     p, t = _paired("probabilities", probabilities, targets)
     _check_unit_interval("probabilities", p, "Give logits to binary-cross-entropy, or apply torch.sigmoid.")
     _check_unit_interval("targets", t, "Write targets -1 and 1 as (targets + 1) / 2.")
-    return F.binary_cross_entropy(p.clamp(clip, 1 - clip), t)
+    # In float64, because in float32 1 - 1e-7 is rounded, and the two sides of the clip would cost differently.
+    return F.binary_cross_entropy(p.double().clamp(clip, 1 - clip), t.double()).to(p.dtype)
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor) -> Tensor:

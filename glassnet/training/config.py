@@ -58,6 +58,18 @@ class TrainConfig:
     precision: str = "auto"
     """`fp32`, `bf16` (autocast) or `auto`: bf16 on a GPU that multiplies it natively, else fp32."""
 
+    def __new__(cls, *args: object, **values: object) -> TrainConfig:
+        """Refuse what is no field with the nearest names; Python's own message would not give them."""
+        if args:
+            raise UsageError(
+                f"A config's fields are given by name, TrainConfig(epochs=3); got {args[0]!r} without one."
+            )
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown_name("config field", str(name), names)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         self._check_types()
         for kind, value, known in (
@@ -135,11 +147,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> TrainConfig:
         """Make a config from field names and values. Raises `UsageError` for an unknown field, with the nearest."""
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown_name("config field", str(name), names)
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**{str(name): value for name, value in values.items()})  # type: ignore[arg-type]
 
     @classmethod
     def parse(cls, name: str, text: str) -> object:

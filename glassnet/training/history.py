@@ -24,7 +24,7 @@ class EpochRow:
     learning_rate: float
     """At the last step of the epoch."""
     train_loss: float
-    """Mean over the epoch's batches, each before its update."""
+    """Mean over the epoch's batches, each before its update; without label smoothing, as the hold-out loss."""
     train_accuracy: float
     """Likewise: of the weights as they were at each batch."""
     validation_loss: float

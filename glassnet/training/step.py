@@ -85,6 +85,9 @@ def training_step(
     if max_gradient_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     optimizer.step()
+    if objective.label_smoothing:  # the rows give the plain loss, to be compared with that of the hold-out split
+        with torch.no_grad():
+            loss = objective.value(outputs, labels)
     totals.loss += loss.detach() * len(labels)
     if objective.is_classification:
         totals.correct += count_correct(objective.logits(outputs.detach()), labels)

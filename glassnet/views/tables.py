@@ -77,5 +77,5 @@ def plain_table(*header: str, left: int = 1, right: Iterable[int] = ()) -> Table
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, title in enumerate(header):
         is_left = column < left and column not in right
-        table.add_column(Text(title), justify="left" if is_left else "right", overflow="fold")
+        table.add_column(Text(title), justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
     return table

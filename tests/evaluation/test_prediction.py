@@ -100,5 +100,5 @@ def test_other_things_are_refused() -> None:
         predict_images(Brightness(), torch.zeros(1, 4, 4), RECORD, device=CPU)
     with pytest.raises(UsageError, match=r"An input is \(H, W\) or \(C, H, W\) as uint8; got shape \(4,\)"):
         predict_images(Brightness(), torch.zeros(4, dtype=torch.uint8), RECORD, device=CPU)
-    with pytest.raises(UsageError, match="top_k must be at least 1; got 0"):
+    with pytest.raises(UsageError, match="top_k must be a whole number of at least 1; got 0"):
         predict_images(Brightness(), light(1), RECORD, device=CPU, top_k=0)

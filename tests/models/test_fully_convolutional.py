@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from glassnet.models.mlp import mlp
 from glassnet.models.resnet_cifar import resnet20
 from glassnet.models.spec import ModelSpec
 from glassnet.nn import LENET5_C3_TABLE, LocallyConnected2d, Maxout, ScaledTanh, TableConv2d, TrainableSubsampling2d
+
+logits_everywhere = partial(fully_convolutional, probabilities=False)
 
 
 def draw(*shape: int) -> Tensor:
@@ -39,7 +42,7 @@ def assert_equal_on_every_window(
     model: nn.Module, input_shape: tuple[int, int, int], image_size: tuple[int, int], stride: tuple[int, int]
 ) -> FullyConvolutional:
     model.eval()
-    result = fully_convolutional(model, input_shape)
+    result = logits_everywhere(model, input_shape)
     images = draw(2, input_shape[0], *image_size)
     with torch.no_grad():
         expected = window_by_window(model, images, (input_shape[1], input_shape[2]), stride)
@@ -66,7 +69,7 @@ def test_lenet5_for_larger_images_reads_several_positions_of_c5() -> None:
 def test_at_the_classifiers_own_size_there_is_one_location() -> None:
     model = lenet5()
     images = draw(3, 1, 32, 32)
-    logits = fully_convolutional(model, (1, 32, 32))(images)
+    logits = logits_everywhere(model, (1, 32, 32))(images)
     assert logits.shape == (3, 10, 1, 1)
     torch.testing.assert_close(logits[:, :, 0, 0], model(images))
 
@@ -122,7 +125,7 @@ def test_rounding_up_is_dropped_where_the_classifier_has_nothing_to_round() -> N
     model = nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.Flatten(), nn.Linear(9, 2))
     assert_equal_on_every_window(model, (1, 7, 7), (12, 11), (2, 2))
     with pytest.raises(UsageError, match=r"got padding in 0\. Pass exact=False"):
-        fully_convolutional(model, (1, 6, 6))
+        logits_everywhere(model, (1, 6, 6))
 
 
 class Functional(nn.Module):
@@ -168,7 +171,7 @@ def test_functional_dropout_pooling_and_log_softmax_are_layers() -> None:
     result = assert_equal_on_every_window(model, (1, 8, 8), (11, 12), (2, 2))
     assert [type(layer) for layer in result][-1] is nn.LogSoftmax
     assert not result.dropout.training
-    assert fully_convolutional(model.train(), (1, 8, 8)).dropout.training
+    assert logits_everywhere(model.train(), (1, 8, 8)).dropout.training
     images = draw(2, 1, 8, 8)
     probabilities = fully_convolutional(model.eval(), (1, 8, 8), probabilities=True)(images)
     torch.testing.assert_close(probabilities[:, :, 0, 0], model(images).exp())
@@ -176,14 +179,14 @@ def test_functional_dropout_pooling_and_log_softmax_are_layers() -> None:
 
 def test_layers_keep_their_names_so_that_addresses_and_weights_stay() -> None:
     model = alexnet_torchvision(num_classes=4, input_shape=(3, 63, 63), hidden=8)
-    result = fully_convolutional(
+    result = logits_everywhere(
         nn.Sequential(model[0][:2], nn.Flatten(), nn.Linear(64 * 15 * 15, 2)), (3, 63, 63), exact=False
     )
     assert list(result.state_dict()) == ["0.0.weight", "0.0.bias", "2.weight", "2.bias"]
     model.avgpool = nn.Identity()
     model.classifier[1] = nn.Linear(256, 8)
     state = model.state_dict()
-    converted = fully_convolutional(model, (3, 63, 63), exact=False).state_dict()
+    converted = logits_everywhere(model, (3, 63, 63), exact=False).state_dict()
     assert list(converted) == list(state)
     for key, value in converted.items():
         torch.testing.assert_close(value.reshape(state[key].shape), state[key], atol=0, rtol=0)
@@ -195,7 +198,7 @@ def test_the_original_is_left_alone_and_shares_nothing() -> None:
     model.c3.weight.requires_grad_(False)
     model.f6.weight.requires_grad_(False)
     before, layers = copy.deepcopy(model.state_dict()), list(model.modules())
-    result = fully_convolutional(model, (1, 32, 32))
+    result = logits_everywhere(model, (1, 32, 32))
     with torch.no_grad():
         for parameter in result.parameters():
             parameter.add_(1)
@@ -206,7 +209,7 @@ def test_the_original_is_left_alone_and_shares_nothing() -> None:
     assert not result.c3.weight.requires_grad
     assert not result.f6.weight.requires_grad
     assert result.output.weight.requires_grad
-    assert not any(module.training for module in fully_convolutional(model.eval(), (1, 32, 32)).modules())
+    assert not any(module.training for module in logits_everywhere(model.eval(), (1, 32, 32)).modules())
 
 
 def test_probabilities_sum_to_one_at_every_location() -> None:
@@ -229,7 +232,7 @@ def test_one_logit_becomes_the_probability_of_class_1_and_a_softmax_is_not_doubl
 
 
 def test_a_location_has_its_box_of_pixels() -> None:
-    window = fully_convolutional(lenet5(input_shape=(1, 32, 36)), (1, 32, 36)).window
+    window = logits_everywhere(lenet5(input_shape=(1, 32, 36)), (1, 32, 36)).window
     assert window.box(0, 0) == (0, 0, 32, 36)
     assert window.box(2, 3) == (8, 12, 40, 48)
 
@@ -240,8 +243,8 @@ def test_a_network_with_padding_is_refused_unless_asked_for() -> None:
     model.avgpool = nn.AdaptiveAvgPool2d(1)
     model.classifier[1] = nn.Linear(256, 8)
     with pytest.raises(UsageError, match=r"without padding.*got padding in features\.0, features\.3, .* exact=False"):
-        fully_convolutional(model, (3, 63, 63))
-    result = fully_convolutional(model, (3, 63, 63), exact=False)
+        logits_everywhere(model, (3, 63, 63))
+    result = logits_everywhere(model, (3, 63, 63), exact=False)
     assert result.window == Window(size=(63, 63), stride=(32, 32), is_exact=False)
     images = draw(1, 3, 127, 95)
     logits = result(images)
@@ -253,12 +256,12 @@ def test_a_network_with_padding_is_refused_unless_asked_for() -> None:
 def test_the_input_shape_comes_from_build_models_record() -> None:
     model = lenet5(input_shape=(1, 36, 40))
     model.spec = ModelSpec("lenet5", {"input_shape": (1, 36, 40)}, (1, 36, 40))
-    assert fully_convolutional(model).window.size == (36, 40)
+    assert logits_everywhere(model).window.size == (36, 40)
     model = lenet5()
     model.spec = ModelSpec("lenet5", {}, (1, 32, 32))
-    assert fully_convolutional(model).window.size == (32, 32)
+    assert logits_everywhere(model).window.size == (32, 32)
     with pytest.raises(UsageError, match=r"expects the input_shape \(C, H, W\).*got none.*input_shape=\(3, 224, 224\)"):
-        fully_convolutional(lenet5())
+        logits_everywhere(lenet5())
 
 
 class Branching(nn.Module):
@@ -300,9 +303,9 @@ class Pair(nn.Module):
 )
 def test_what_cannot_slide_is_refused_by_name(model: nn.Module, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        fully_convolutional(model, (1, 6, 6))
+        logits_everywhere(model, (1, 6, 6))
 
 
 def test_an_input_that_is_no_image_is_refused() -> None:
     with pytest.raises(UsageError, match=r"that of one image, \(channels, height, width\); got \(2,\)"):
-        fully_convolutional(threshold_unit((1, 1), 1), (2,))
+        logits_everywhere(threshold_unit((1, 1), 1), (2,))

@@ -261,3 +261,14 @@ def test_ctrl_c_in_a_job_that_ignores_it_stays_ignored(small_data: Dataset) -> N
         assert result.stop_reason == "all epochs done"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_request_to_end_is_answered_like_ctrl_c(small_data: Dataset) -> None:
+    class Terminator(SilentObserver):
+        def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    config = TrainConfig(epochs=50, batch_size=16)
+    assert fit(network(), *prepared(small_data), config, observer=Terminator()).stop_reason == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) == before
