@@ -16,6 +16,7 @@ from glassnet._device import describe_device, resolve_device, resolve_precision
 from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet._version import __version__
+from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing
@@ -161,6 +162,7 @@ def _check_model(
         )
     _try_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
+    _check_augmentation(config.augment, preprocessing, objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""
         raise UsageError(f"The model has nothing to train: none of its parameters requires a gradient.{hint}")
@@ -177,6 +179,17 @@ def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objec
         objective.value(outputs, data.train.labels[:1].to(outputs.device))
     except UsageError as error:
         raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
+
+
+def _check_augmentation(text: str, preprocessing: InputRecord, objective: Objective) -> None:
+    augmentation = parse_augmentation(text)
+    if augmentation.transforms and not isinstance(preprocessing, Preprocessing):
+        raise UsageError("augment changes images, and these inputs are numbers. Leave it out.")
+    if augmentation.mixes_labels and objective.loss.name != "cross-entropy":
+        raise UsageError(
+            f"augment mixes labels, which loss '{objective.loss.name}' does not take. Leave MixUp and CutMix out."
+        )
+    augmentation.check(preprocessing.input_shape)
 
 
 def _check_shift(max_shift: int, preprocessing: InputRecord) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
+from glassnet.data.augmentation import parse_augmentation
 from glassnet.nn.losses import LOSSES
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import SCHEDULES, WARMUPS
@@ -47,6 +48,9 @@ class TrainConfig:
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
     """Each training image is moved at random by up to this many pixels of the network's input, both ways."""
+    augment: str = ""
+    """Changes to the training images, in torchvision's names, such as `RandomCrop(padding=4),RandomHorizontalFlip`; see
+    `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation."""
     max_gradient_norm: float | None = None
     """Gradients are scaled down to this Euclidean norm over all parameters; None leaves them."""
     patience: int | None = None
@@ -118,6 +122,11 @@ class TrainConfig:
                 raise UsageError(f"{name} must be at least 0 and below 1; got {value}.")
 
     def _check_combinations(self) -> None:
+        if parse_augmentation(self.augment).mixes_labels and self.loss not in (None, "cross-entropy"):
+            raise UsageError(
+                f"augment mixes labels, which loss '{self.loss}' does not take; it is for cross-entropy. "
+                "Leave MixUp and CutMix out."
+            )
         if self.label_smoothing and self.loss not in (None, "cross-entropy"):
             raise UsageError(
                 f"label_smoothing has no effect with loss '{self.loss}'; it is for cross-entropy. Leave it out."

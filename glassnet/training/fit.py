@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glassnet._errors import UsageError, WorkError
 from glassnet._seed import seeded, seeded_generator
-from glassnet.data.augmentation import random_shift
+from glassnet.data.augmentation import parse_augmentation, random_shift
 from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
@@ -204,6 +204,8 @@ class _Loop:
         step = (epoch - 1) * (plan.num_steps // plan.num_epochs)
         order = shuffled_order(len(self.train), config.seed, epoch, plan.device)
         fill = self.record.fill if isinstance(self.record, Preprocessing) else 0
+        augmentation = parse_augmentation(config.augment)
+        changes = seeded_generator(config.seed, "augmentation", epoch)
         shifts = seeded_generator(config.seed, "shift", epoch)
         self.model.train()
         started = shown = time.perf_counter()
@@ -212,6 +214,9 @@ class _Loop:
                 learning_rate = self._set_learning_rate(step)
                 if config.max_shift:
                     inputs = random_shift(inputs, config.max_shift, fill, shifts)
+                if augmentation.transforms:
+                    num_classes = self.objective.num_classes
+                    inputs, labels = augmentation(inputs, labels, changes, num_classes=num_classes, fill=fill)
                 training_step(
                     self.model,
                     self.optimizer,

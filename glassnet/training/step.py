@@ -90,5 +90,6 @@ def training_step(
             loss = objective.value(outputs, labels)
     totals.loss += loss.detach() * len(labels)
     if objective.is_classification:
-        totals.correct += count_correct(objective.logits(outputs.detach()), labels)
+        hard = labels.argmax(1) if labels.ndim == 2 else labels  # of mixed images, the class of the larger part
+        totals.correct += count_correct(objective.logits(outputs.detach()), hard)
     totals.num_examples += len(labels)

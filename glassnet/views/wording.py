@@ -119,7 +119,7 @@ def key_figures(contents: ReportContents) -> list[tuple[str, str, str]]:
         figures.append(("Validation accuracy", percent(validation), f"at epoch {contents.best_epoch}, the one kept"))
     figures += [
         ("Parameters", _magnitude(contents.num_parameters), "numbers that were learned"),
-        ("Multiplications", _magnitude(contents.num_multiplications), "to name one image"),
+        ("Multiplications", _magnitude(contents.num_multiplications), "for one input"),
     ]
     return figures
 
@@ -203,7 +203,9 @@ def speed_sentence(history: Sequence[Mapping[str, float | int | str]]) -> str:
     if len(rates) == 1 and math.isfinite(min(rates)):
         parts.append(f"The learning rate was {number(min(rates))} throughout.")
     if speeds:
-        parts.append(f"Training took in {number(float(np.median(speeds)))} images per second (median over the epochs).")
+        parts.append(
+            f"Training took in {number(float(np.median(speeds)))} examples per second (median over the epochs)."
+        )
     return " ".join(parts)
 
 

@@ -103,3 +103,10 @@ def test_label_smoothing_with_another_loss_is_refused_and_an_unknown_loss_gets_t
         TrainConfig(loss="squared-error", label_smoothing=0.1)
     with pytest.raises(UsageError, match="Unknown loss 'cross-entropie'. Did you mean 'cross-entropy'"):
         TrainConfig(loss="cross-entropie")
+
+
+def test_augmentation_is_checked_when_the_config_is_made() -> None:
+    with pytest.raises(UsageError, match="RandomFlip"):
+        TrainConfig(augment="RandomFlip")
+    with pytest.raises(UsageError, match="augment mixes labels, which loss 'multi-class-perceptron' does not take"):
+        TrainConfig(augment="MixUp", loss="multi-class-perceptron")

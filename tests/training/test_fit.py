@@ -272,3 +272,18 @@ def test_a_request_to_end_is_answered_like_ctrl_c(small_data: Dataset) -> None:
     config = TrainConfig(epochs=50, batch_size=16)
     assert fit(network(), *prepared(small_data), config, observer=Terminator()).stop_reason == "interrupted"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "augment", ["RandomShift(max_shift=1),RandomErasing", "MixUp(alpha=0.4)", "CutMix,RandomRotation(degrees=5)"]
+)
+def test_augmented_images_are_learnt_from_and_drawn_by_the_seed(small_data: Dataset, augment: str) -> None:
+    models = [network(), network(), network()]
+    results = [
+        run(model, small_data, epochs=15, augment=augment, seed=seed)
+        for model, seed in zip(models, (0, 0, 1), strict=True)
+    ]
+    assert results[0].history[-1].validation_accuracy >= 0.9
+    assert torch.equal(weights(models[0]), weights(models[1]))
+    assert not torch.equal(weights(models[0]), weights(models[2]))
+    assert all(0 <= row.train_accuracy <= 1 for row in results[0].history)

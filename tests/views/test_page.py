@@ -203,7 +203,7 @@ def test_the_curve_sentences_say_where_each_line_starts_and_ends(full: Page) -> 
         "Over 4 epochs the training loss goes from 2 to 0.5 and the validation loss goes from 2.2 to 0.55." in full.text
     )
     assert "the validation accuracy goes from 40.0 % to 85.0 %." in full.text
-    assert "Training took in 1,002 images per second" in full.text, "the median of 1001 to 1004 is 1002.5"
+    assert "Training took in 1,002 examples per second" in full.text, "the median of 1001 to 1004 is 1002.5"
 
 
 def test_a_constant_learning_rate_is_said_and_not_drawn() -> None:
