@@ -114,7 +114,7 @@ def load_weights(path: Path, model: nn.Module) -> int:
 
 
 def save_training_state(path: Path, end: EpochEnd) -> None:
-    """Write everything a later session needs to go on after this epoch, as tensors and plain values."""
+    """Write everything it takes to go on after this epoch, as tensors and plain values."""
     state = {
         "format": 1,
         "weights": end.weights,
