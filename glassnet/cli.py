@@ -44,7 +44,9 @@ def train(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
     ] = "digits",
-    model: Annotated[str | None, typer.Option(help="A network: see `glassnet models`. Default: by data set.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A network: see `glassnet models`. Default: lenet5 for images, mlp for numbers.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
@@ -72,8 +74,6 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
-    from dataclasses import replace
-
     from glassnet._device import resolve_device
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
@@ -81,7 +81,7 @@ def train(
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import DEFAULT_MODELS, recipe
+    from glassnet.recipes import recipe, with_fitting_batch
 
     flags = {
         "epochs": epochs,
@@ -91,16 +91,16 @@ def train(
         "device": device,
         "precision": precision,
     }
-    model = model or DEFAULT_MODELS.get(data, "lenet5")
     options, fields = _split_settings(settings or [])
-    config = _configured(recipe(data, model), {"seed": seed, **flags}, fields)
+    config = _configured(recipe(data, model or "lenet5"), {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
     if not quiet and examples.source not in STANDARD_SETS:
         overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
         typer.echo("\n".join(overview.lines()), err=True)
     if batch_size is None and "batch_size" not in fields:
-        config = replace(config, batch_size=max(1, min(config.batch_size, len(examples.train))))
+        config = with_fitting_batch(config, len(examples.train))
+    model = model or ("lenet5" if examples.train.is_image else "mlp")
     network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
     if weights is not None:
         loaded = load_weights(network, weights, keep_head=True)
@@ -149,7 +149,7 @@ def data(
         from glassnet.data.image_cache import clear_cache as clear
 
         num_files, num_bytes = clear()
-        typer.echo(f"Removed {num_files} files, {num_bytes / 2**20:,.1f} MiB, of decoded images.")
+        typer.echo(f"Removed {num_files} files, {num_bytes / 2**20:,.1f} MiB, of decoded images.", err=as_json)
     if source is None:
         if clear_cache:
             return

@@ -21,18 +21,19 @@ from glassnet.data.examples import Dataset
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
-from glassnet.evaluation.metrics import Evaluation, evaluate_logits
+from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
-from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
+from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
-from glassnet.recipes import recipe
+from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
     Run,
     RunWriter,
     create_run,
+    judge,
     model_section,
     open_run,
     source_of,
@@ -74,8 +75,7 @@ def train(
     if config is not None and not isinstance(config, TrainConfig):
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
-        config = recipe(data.name, spec.name if spec else None)
-        config = replace(config, batch_size=max(1, min(config.batch_size, len(data.train))))
+        config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
     config = config.resolved()
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
@@ -253,12 +253,7 @@ def _finish(
     if len(data.test):
         examples = to_device(data.test, preprocessing, device)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
-        if objective.is_classification:
-            loss = objective.value(outputs, examples.labels).item()
-            logits = objective.logits(outputs)
-            evaluation = evaluate_logits(logits, examples.labels, preprocessing.class_names, loss)
-        else:
-            evaluation = evaluate_values(outputs, examples.labels)
+        evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, device=str(device))
     write_report(run, data.test, evaluation, outputs)

@@ -5,10 +5,9 @@ The accuracies are measured by `benchmarks/recipes.py`, which prints hardware, v
 
 from __future__ import annotations
 
-from glassnet.training.config import TrainConfig
+from dataclasses import replace
 
-DEFAULT_MODELS = {"digits": "lenet5", "mnist": "lenet5", "fashion-mnist": "lenet5", "cifar10": "lenet5"}
-"""The model that `glassnet train DATA` takes where none is named."""
+from glassnet.training.config import TrainConfig
 
 RECIPES: dict[tuple[str, str], TrainConfig] = {
     ("digits", "lenet5"): TrainConfig(epochs=30, batch_size=32, max_shift=3, label_smoothing=0.1),
@@ -20,3 +19,8 @@ RECIPES: dict[tuple[str, str], TrainConfig] = {
 def recipe(data_name: str, model_name: str | None) -> TrainConfig:
     """Return the config for training `model_name` on `data_name`: a listed one, or the defaults."""
     return RECIPES.get((data_name, model_name or ""), TrainConfig())
+
+
+def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:
+    """Return `config` with a batch of at most `num_examples`, for a batch size that nobody asked for by name."""
+    return replace(config, batch_size=max(1, min(config.batch_size, num_examples)))

@@ -18,7 +18,7 @@ from glassnet.evaluation.metrics import Evaluation, worst_mistakes
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
 from glassnet.inspection.summary import summary
-from glassnet.runs import Run
+from glassnet.runs import Run, judge
 from glassnet.training.checkpoint import write_text
 from glassnet.views.contents import (
     EvaluationContents,
@@ -52,8 +52,8 @@ def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
     test = run.load_data(root).test
     if not len(test):
         return write_report(run, test, None, None)
-    outputs, _ = run.outputs(test)
-    return write_report(run, test, run.evaluate(test), outputs)
+    outputs, labels = run.outputs(test)
+    return write_report(run, test, judge(run.objective, outputs, labels, run.class_names), outputs)
 
 
 def report_contents(

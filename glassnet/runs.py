@@ -112,11 +112,7 @@ class Run:
                 f"Expected one split of a data set, such as data.test; got {type(examples).__name__}. "
                 "gn.load_data makes them."
             )
-        if not self.class_names:
-            return evaluate_values(*self.outputs(examples))
-        outputs, labels = self.outputs(examples)
-        loss = self.objective.value(outputs, labels).item() if len(labels) else None
-        return evaluate_logits(self.objective.logits(outputs), labels, self.class_names, loss)
+        return judge(self.objective, *self.outputs(examples), self.class_names)
 
     def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
         """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
@@ -160,6 +156,16 @@ class Run:
                 "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
             )
         return data
+
+
+def judge(
+    objective: Objective, outputs: Tensor, labels: Tensor, class_names: Sequence[str]
+) -> Evaluation | ValueEvaluation:
+    """Return the figures of `outputs` `(N, num_outputs)` for `labels`; raise `UsageError` for an empty set."""
+    if not objective.is_classification:
+        return evaluate_values(outputs, labels)
+    loss = objective.value(outputs, labels).item() if len(labels) else None
+    return evaluate_logits(objective.logits(outputs), labels, class_names, loss)
 
 
 class RunWriter:

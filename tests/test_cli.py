@@ -254,6 +254,13 @@ def test_a_table_an_array_and_a_toy_are_trained_on(glassnet, tmp_path: Path) -> 
         assert code == 0
 
 
+def test_numbers_get_a_network_for_numbers_where_none_is_named(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("train", "circle", "--epochs", "1", "--out", tmp_path / "run")
+    assert code == 0
+    assert "Test accuracy" in out
+    assert "name: mlp" in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: ignore[no-untyped-def]
     assert "lenet5" in glassnet("models")[1]
     assert {row["name"] for row in json.loads(glassnet("models", "--json")[1])} >= {"softmax", "mlp", "lenet5"}
