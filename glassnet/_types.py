@@ -9,3 +9,8 @@ Shape = tuple[int, ...]
 
 PathArg = str | PathLike[str]
 """A path as a caller may give it."""
+
+
+def by(shape: Shape) -> str:
+    """Return sizes as one says them: `3x32x32`."""
+    return "x".join(str(size) for size in shape)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import glassnet.nn as layers
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
-from glassnet._types import Shape
+from glassnet._types import Shape, by
 from glassnet.inspection.counting import num_multiplications
 
 
@@ -98,11 +98,11 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
     return (
         row.name,
         row.kind,
-        _size(row.input_shape),
-        _size(row.output_shape),
-        _size(row.kernel_size),
-        _size(row.stride if len(set(row.stride)) > 1 else row.stride[:1]),
-        _size(row.padding if len(set(row.padding)) > 1 else row.padding[:1]),
+        by(row.input_shape),
+        by(row.output_shape),
+        by(row.kernel_size),
+        by(row.stride if len(set(row.stride)) > 1 else row.stride[:1]),
+        by(row.padding if len(set(row.padding)) > 1 else row.padding[:1]),
         f"{row.num_parameters:,}",
         products,
     )
@@ -149,7 +149,7 @@ def summary(model: nn.Module, input_shape: Shape) -> Summary:
         except Exception as error:  # the user's own code may raise anything
             reason = str(error).rstrip(".") or type(error).__name__
             raise UsageError(
-                f"The model does not take an input of {_size(tuple(input_shape))}: {reason}. "
+                f"The model does not take an input of {by(tuple(input_shape))}: {reason}. "
                 "Give the input shape it was built for, channels first."
             ) from None
     return Summary(
@@ -199,7 +199,3 @@ def _geometry(module: nn.Module) -> dict[str, Shape]:
         elif isinstance(value, tuple) and all(isinstance(number, int) for number in value):
             found[name] = value
     return found if "kernel_size" in found else {}
-
-
-def _size(shape: Shape) -> str:
-    return "x".join(str(size) for size in shape)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from glassnet._errors import UsageError, unknown_name
-from glassnet._types import Shape
+from glassnet._types import Shape, by
 from glassnet.arithmetic import output_shape
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -190,21 +190,17 @@ def _check_numbers(name: str, channels: Sequence[int], kernel_size: int, padding
 
 def _size_after(name: str, size: Shape, num_stages: int, kernel_size: int, padding: int, pooling: str) -> Shape:
     """Return the size after all stages, without channels; name the layer that runs out of pixels."""
-    given, passed = size, _by(size)
+    given, passed = size, by(size)
     for number in range(1, num_stages + 1):
         windows = [(f"conv{number}", kernel_size, 1, padding), (f"pool{number}", 2, 2, 0)]
         for layer, kernel, stride, pad in windows[: 1 if pooling == "none" else 2]:
             room = min(size) + 2 * pad - kernel
             if room < 0:
                 raise UsageError(
-                    f"{name} needs pixels left in all of its {num_stages} stages; got {_by(given)}: {passed} -> "
+                    f"{name} needs pixels left in all of its {num_stages} stages; got {by(given)}: {passed} -> "
                     f"{layer} (kernel {kernel}, padding {pad}) has no room, {min(size)} + 2*{pad} - {kernel} = "
                     f"{room} < 0. Use larger inputs, fewer numbers in channels, more padding or pooling='none'."
                 )
             size = output_shape(size, kernel, stride=stride, padding=pad)
-            passed += f" -> {layer} {_by(size)}"
+            passed += f" -> {layer} {by(size)}"
     return size
-
-
-def _by(size: Shape) -> str:
-    return "x".join(str(side) for side in size)

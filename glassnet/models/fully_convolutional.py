@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from glassnet._errors import UsageError
-from glassnet._types import Shape
+from glassnet._types import Shape, by
 from glassnet.arithmetic import output_shape, padding_amounts
 from glassnet.models.chain import Step, layers_in_order, nested
 from glassnet.models.spec import ModelSpec
@@ -159,7 +159,7 @@ class _Conversion:
         if self.flattened is not None and self.flattened != (1, 1):
             raise UsageError(
                 f"fully_convolutional expects a linear layer after flattening; got none for maps of "
-                f"{_by(self.flattened)} pixels. Pass the whole classifier, not its features."
+                f"{by(self.flattened)} pixels. Pass the whole classifier, not its features."
             )
 
     def _append(self, name: str, layer: nn.Module) -> None:
@@ -202,7 +202,7 @@ class _Conversion:
             raise _refused(
                 name,
                 layer,
-                f" Its patches differ in size: {_by(self.map_size)} pixels do not divide into {_by(wanted)}.",
+                f" Its patches differ in size: {by(self.map_size)} pixels do not divide into {by(wanted)}.",
             )
         if patch != (1, 1):
             pool = nn.AvgPool2d if isinstance(layer, nn.AdaptiveAvgPool2d) else nn.MaxPool2d
@@ -217,7 +217,7 @@ class _Conversion:
         in_channels, rest = divmod(layer.in_features, kernel[0] * kernel[1])
         if rest:
             raise UsageError(
-                f"Layer '{name}' reads {layer.in_features} features, but maps of {_by(kernel)} pixels give a multiple "
+                f"Layer '{name}' reads {layer.in_features} features, but maps of {by(kernel)} pixels give a multiple "
                 f"of {kernel[0] * kernel[1]}. Pass the input_shape that the classifier was built for."
             )
         weight, bias = layer.weight, layer.bias
@@ -269,7 +269,3 @@ def _refused(name: str, layer: nn.Module, more: str) -> UsageError:
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value[0], value[-1]) if isinstance(value, tuple) else (value, value)
-
-
-def _by(size: Shape) -> str:
-    return "x".join(str(side) for side in size)

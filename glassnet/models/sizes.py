@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from glassnet._errors import UsageError
-from glassnet._types import Shape
+from glassnet._types import Shape, by
 from glassnet.arithmetic import output_size
 
 Window = tuple[str, int, int, int, bool]
@@ -30,12 +30,12 @@ def walk_sizes(model_name: str, input_shape: Shape, windows: Sequence[Window], r
         except UsageError:
             least = _smallest_side(windows)
             raise UsageError(
-                f"{model_name} needs images of at least {least}x{least} pixels; got {_by(input_shape[1:])}: "
+                f"{model_name} needs images of at least {least}x{least} pixels; got {by(input_shape[1:])}: "
                 f"{''.join(passed)}{_no_room(size, window)} "
                 f"Pad or resize the images to {least}x{least} or more. {remedy}".rstrip()
             ) from None
         if next_size != size:
-            passed.append(f"{window[0]} {_by(next_size)} -> ")
+            passed.append(f"{window[0]} {by(next_size)} -> ")
         size = next_size
     return size
 
@@ -99,7 +99,7 @@ def _no_room(size: Shape, window: Window) -> str:
     side = min(size)
     limit = f"{1 - stride}, the least it takes when sizes are rounded up" if ceil_mode else "0"
     return (
-        f"{layer} (kernel {kernel}, stride {stride}, padding {padding}) has no room in {_by(size)}, "
+        f"{layer} (kernel {kernel}, stride {stride}, padding {padding}) has no room in {by(size)}, "
         f"{side} + 2*{padding} - {kernel} = {side + 2 * padding - kernel} < {limit}."
     )
 
@@ -115,7 +115,3 @@ def _fits(side: int, windows: Sequence[Window]) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _by(size: Shape) -> str:
-    return "x".join(str(side) for side in size)
