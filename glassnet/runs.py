@@ -37,11 +37,18 @@ from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, p
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
 from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
-from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_text
+from glassnet.training.checkpoint import (
+    load_weights,
+    previous_state,
+    save_training_state,
+    save_weights,
+    write_text,
+)
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import EpochEnd
 from glassnet.training.history import History
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.state import TrainingState
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -52,6 +59,7 @@ SECTIONS = {
     "training": set[str](),
 }
 """What `config.yaml` holds at least, by section."""
+OTHERS = (SOURCE, PREPROCESSING, METRICS, REPORT)
 REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
 
 
@@ -190,16 +198,23 @@ class RunWriter:
         write_text(self.path / CONFIG, yaml.safe_dump(plain(record), sort_keys=False, allow_unicode=True))
 
     def save_epoch(self, end: EpochEnd) -> None:
-        """Write the state after an epoch, and last the weights where they are the best so far."""
-        save_training_state(self.path / STATE, end)
+        """Write what an epoch came to: the history, the weights where they are the best so far, and last the state.
+
+        A run that is killed in between does the epoch again and writes the same.
+        """
         write_text(self.path / METRICS, end.history.to_csv())
         if end.is_best:
             save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
+        self.save_state(end.state)
         self.is_usable = True
+
+    def save_state(self, state: TrainingState) -> None:
+        """Write the full training state; the one before it is kept until the next."""
+        save_training_state(self.path / STATE, state)
 
     def discard(self) -> None:
         """Remove what was written where nothing usable came of it."""
-        for name in (CONFIG, WEIGHTS, STATE, SOURCE, PREPROCESSING, METRICS, REPORT):
+        for name in (CONFIG, WEIGHTS, STATE, previous_state(Path(STATE)).name, *OTHERS):
             (self.path / name).unlink(missing_ok=True)
         if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
