@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet._device import describe_device, resolve_device, resolve_precision
-from glassnet._errors import UsageError
+from glassnet._errors import UsageError, WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.augmentation import parse_augmentation
@@ -30,18 +31,23 @@ from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
+    Begun,
     Run,
     RunWriter,
     create_run,
+    find_launched,
     judge,
     model_section,
+    open_begun,
     open_run,
     source_of,
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
+from glassnet.training.fit import Observer, fit, with_batch_size
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
+from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
 
@@ -62,10 +68,14 @@ def train(
     a line an epoch where that is no terminal.
 
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
-    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned.
+    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
+    `gn.resume` goes on with it, as with one that was killed.
+
+    Started by torchrun, each process calls `train` with the same arguments; they share each batch, the first writes,
+    and a run whose processes were started again is resumed.
 
     Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
-    where the folder cannot be written or the loss is lost. A folder in which no epoch was saved is removed.
+    where the folder cannot be written or the loss is lost. A folder in which nothing was learnt is removed.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
@@ -76,53 +86,148 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
-    config = config.resolved()
-    check_batch_size(config.batch_size, len(data.train))
-    device = resolve_device(config.device)
+    config = with_batch_size(config.resolved(), len(data.train))
+    device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
     objective = _check_model(model, spec, data, preprocessing, config)
     config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
-    writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
-    try:
-        record = _record(model, spec, data, config, device, precision)
-        writer.save_start(record, preprocessing, None if spec else source_of(model))
-        result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
-    except NonFiniteLossError as error:
-        kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
-        raise NonFiniteLossError(f"{error} {kept}") from None
-    finally:
-        if not writer.is_usable:
-            writer.discard()
-    record["result"] = {
-        "best_epoch": result.best_epoch,
-        "num_epochs": len(result.history),
-        "stop_reason": result.stop_reason,
-    }
-    return _finish(writer, model, data, preprocessing, objective, record)
+    default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
+    with joined(device) as processes:
+        if was_restarted():
+            begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
+            if begun is not None:
+                return _resume(open_begun(begun, model), data, processes, progress)
+        experiment = _Experiment(
+            model=model.to(device),
+            data=data,
+            preprocessing=preprocessing,
+            config=config,
+            objective=objective,
+            precision=precision,
+            record=_record(model, spec, data, config, device, precision),
+            processes=processes,
+        )
+        writer = create_run(out, default_name) if processes.is_first else None
+        if writer is not None:
+            try:
+                writer.save_start(experiment.record, preprocessing, None if spec else source_of(model))
+            except WorkError:
+                writer.discard()
+                raise
+        path = processes.shared(writer.path if writer else None)
+        return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
 
 
-def _fit(
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    config: TrainConfig,
-    precision: str,
-    observer: Observer,
-    writer: RunWriter,
-) -> FitResult:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return fit(
-        model,
-        to_device(data.train, preprocessing, device),
-        to_device(data.validation, preprocessing, device),
-        preprocessing,
-        config,
-        precision=precision,
-        observer=observer,
-        on_epoch=writer.save_epoch,
+def resume(
+    path: PathArg,
+    *,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    root: PathArg | None = None,
+    progress: bool = True,
+) -> Run:
+    """Go on with a run that was killed or interrupted, and return it finished.
+
+    On the same machine, with the same versions, the weights are bit for bit those of a run that was never
+    interrupted. Everything is taken from the run folder; `model`, an instance, is needed where the model is not
+    glassnet's, and `data` where it was given in Python. `root` is the folder of the standard data sets.
+
+    Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
+    or where the data has changed.
+    """
+    begun = open_begun(path, model)
+    device = resolve_device(local_device(begun.config.device))
+    with joined(device) as processes:
+        return _resume(begun, begun.load_data(root) if data is None else data, processes, progress)
+
+
+def _resume(begun: Begun, data: Dataset, processes: Processes, progress: bool) -> Run:
+    device = resolve_device(local_device(begun.config.device))
+    if data.fingerprint() != begun.record["data"]["fingerprint"]:
+        raise WorkError(
+            f"The data is not what the run in {begun.path} was begun with (another fingerprint). Pass the same data, "
+            "or train anew."
+        )
+    experiment = _Experiment(
+        model=begun.model.to(device),
+        data=data,
+        preprocessing=begun.preprocessing,
+        config=begun.config,
+        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config),
+        precision=begun.record["glassnet"]["precision"],
+        record=dict(begun.record),
+        processes=processes,
     )
+    observer = make_observer(progress and processes.is_first)
+    for note in (begun.note, _changed_versions(begun.record, device)):
+        if note:
+            observer.noted(note)
+    return _run(experiment, RunWriter(begun.path, is_new=False, is_usable=True), observer, begun.state)
+
+
+def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
+    """Say what differs from where the run was begun, so that bit-equal weights cannot be promised."""
+    before, now = record["glassnet"], _versions(device)
+    changes = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    if not changes:
+        return ""
+    return f"Resumed elsewhere ({'; '.join(changes)}): the weights may differ in their last bits."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Experiment:
+    """What one training works with, checked and matched."""
+
+    model: nn.Module
+    data: Dataset
+    preprocessing: InputRecord
+    config: TrainConfig
+    objective: Objective
+    precision: str
+    record: dict[str, Any]
+    processes: Processes
+
+
+def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+    """Train, from `state` on where there is one; judge the best weights; return the run."""
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        result = fit(
+            model,
+            to_device(data.train, preprocessing, device),
+            to_device(data.validation, preprocessing, device),
+            preprocessing,
+            experiment.config,
+            precision=experiment.precision,
+            observer=observer,
+            on_epoch=writer.save_epoch,
+            on_state=writer.save_state,
+            resume=state,
+            processes=experiment.processes,
+        )
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
+    finally:
+        if experiment.processes.is_first and not writer.is_usable:
+            writer.discard()
+    if experiment.processes.is_first:
+        experiment.record["result"] = {
+            "best_epoch": result.best_epoch,
+            "num_epochs": len(result.history),
+            "stop_reason": result.stop_reason,
+        }
+        run = _finish(writer, experiment)
+    experiment.processes.wait()
+    return run if experiment.processes.is_first else open_run(writer.path, model=model, device=str(device))
+
+
+def _kept(writer: RunWriter) -> str:
+    if writer.has_weights:
+        return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
+    return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
 
 
 def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
@@ -213,12 +318,10 @@ def _record(
     """Everything to repeat the run, as plain values for `config.yaml`."""
     return {
         "glassnet": {
-            "version": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
+            **_versions(device),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": describe_device(device),
             "precision": precision,
+            "launch": launch_name(),
         },
         "data": {
             "name": data.name,
@@ -237,15 +340,20 @@ def _record(
     }
 
 
-def _finish(
-    writer: RunWriter,
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    objective: Objective,
-    record: dict[str, Any],
-) -> Run:
+def _versions(device: torch.device) -> dict[str, str]:
+    """Return what decides, beside the config, to the last bit what a training comes to."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": describe_device(device),
+    }
+
+
+def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
     """Judge the best weights on the test split, store the figures, write the report."""
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    objective, record = experiment.objective, experiment.record
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
@@ -254,7 +362,7 @@ def _finish(
         examples = to_device(data.test, preprocessing, device)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
-    writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
+    writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, device=str(device))
     write_report(run, data.test, evaluation, outputs)
     return run

@@ -41,7 +41,7 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
         return note
 
     layers = [(name or "the model", module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in layers]  # type: ignore[arg-type]
+    handles = [module.register_forward_hook(watch(name)) for name, module in layers]
     try:
         yield
     finally:

@@ -158,7 +158,7 @@ def load_training_state(path: Path) -> tuple[TrainingState, str]:
 
     A damaged last one is named, and the one before it taken. Raises `WorkError` where neither loads.
     """
-    reasons = []
+    reasons: list[str] = []
     for candidate in (path, previous_state(path)):
         try:
             return _state(candidate), " ".join(f"{reason} The one before it is used." for reason in reasons)

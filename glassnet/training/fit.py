@@ -171,7 +171,12 @@ def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[T
     one that was not does.
     """
     if loop.config.on_nan == "stop":
-        row = loop.run(is_asked_to_stop)
+        try:
+            row = loop.run(is_asked_to_stop)
+        except NonFiniteLossError:
+            if _is_finite(loop.rule.own_model):  # on a GPU the loss is seen late, when the weights may be lost too
+                loop.on_state(loop.state())
+            raise
         return loop.state(), row
     start = loop.state().copied()
     while True:
@@ -186,6 +191,10 @@ def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[T
             loop.learning_rate_scale = scale
             start = replace(start, learning_rate_scale=scale)
             loop.observer.noted(f"The loss was lost: epoch {loop.epoch} again, at {scale:g} of the learning rate.")
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _save(

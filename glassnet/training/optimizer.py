@@ -137,8 +137,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> AnyOptimizer:
 
 
 def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelOptimizer:
-    *hidden, _ = [parameter for parameter in parameters if parameter.ndim >= 2] or [None]
-    kernels = [parameter for parameter in hidden if parameter is not None]
+    kernels = [parameter for parameter in parameters if parameter.ndim >= 2][:-1]
     if not kernels:
         raise UsageError(
             f"Optimizer '{config.optimizer}' is for the kernels and matrices of hidden layers, and this model has "
@@ -168,8 +167,7 @@ def _groups(parameters: list[nn.Parameter], decay: float | None) -> list[dict[st
 
 def _fused(make: Callable[..., object], parameters: list[nn.Parameter]) -> dict[str, bool]:
     """Return what makes torch update all parameters in one kernel, where it has one for them."""
-    makers = {_sgd: torch.optim.SGD}
-    takes_it = "fused" in inspect.signature(makers.get(make, make)).parameters  # type: ignore[call-overload]
+    takes_it = "fused" in inspect.signature(torch.optim.SGD if make is _sgd else make).parameters
     places = {parameter.device.type for parameter in parameters}
     is_plain = all(parameter.dtype == torch.float32 for parameter in parameters)
     return {"fused": True} if takes_it and is_plain and places <= {"cpu", "cuda"} and len(places) == 1 else {}

@@ -125,6 +125,18 @@ def joined(device: torch.device) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def was_restarted() -> bool:
+    """Return whether torchrun started the processes of this training again, after one of them died."""
+    return was_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launch_name() -> str | None:
+    """Return what names the launch by torchrun that this process belongs to, over its restarts; None without one."""
+    if not was_launched():
+        return None
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID', 'none')}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
+
+
 def local_device(name: str) -> str:
     """Return the device for this process: of several GPUs, the one of its number on this machine."""
     if name in ("auto", "cuda") and torch.cuda.is_available() and was_launched():
