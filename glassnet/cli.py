@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from glassnet.data.examples import Dataset
+    from glassnet.data.records import InputRecord
     from glassnet.training.config import TrainConfig
 
 app = typer.Typer(
@@ -32,11 +33,26 @@ app = typer.Typer(
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-TargetOption = Annotated[str | None, typer.Option(help="Column of a table to predict; default: the last.")]
+TargetOption = Annotated[str | None, typer.Option(help="Column of a CSV to predict; default: the last.")]
+TaskOption = Annotated[
+    str | None, typer.Option(help="classification or regression, for labels in a file. Default: by the labels.")
+]
 StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
+
+
+SAID_BY_FLAGS = {
+    "model.seed": "--seed",
+    "model.name": "--model",
+    "data.seed": "--seed",
+    "data.target": "--target",
+    "data.task": "--task",
+    "data.root": "--root",
+    "data.strict": "--strict",
+}
+"""What `--set` leaves to a flag of its own."""
 
 
 @app.command()
@@ -60,6 +76,7 @@ def train(
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
     ] = None,
     target: TargetOption = None,
+    task: TaskOption = None,
     strict: StrictFlag = False,
     root: RootOption = None,
     settings: Annotated[
@@ -67,7 +84,7 @@ def train(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Any field of TrainConfig, or model.OPTION of the network; repeatable.",
+            help="Any field of TrainConfig, model.OPTION of the network, or data.OPTION of the data; repeatable.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -91,10 +108,10 @@ def train(
         "device": device,
         "precision": precision,
     }
-    options, fields = _split_settings(settings or [])
+    options, data_options, fields = _split_settings(settings or [])
     config = _configured(recipe(data, model or "lenet5"), {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
+    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if not quiet and examples.source not in STANDARD_SETS:
         overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
         typer.echo("\n".join(overview.lines()), err=True)
@@ -118,7 +135,7 @@ def train(
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
-    typer.echo(f"Next           glassnet predict {run.path} IMAGE...")
+    typer.echo(f"Next           glassnet predict {run.path} {_kind_of_input(run.preprocessing)}")
 
 
 @app.command()
@@ -139,8 +156,13 @@ def data(
         str | None, typer.Option(help="Such as 'RandomCrop(padding=4),RandomHorizontalFlip'. Default: by data set.")
     ] = None,
     target: TargetOption = None,
+    task: TaskOption = None,
     strict: StrictFlag = False,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.OPTION=VALUE", help="Such as data.test_share=0.3, or a toy's data.noise."),
+    ] = None,
     root: RootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -159,7 +181,10 @@ def data(
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
 
-    dataset = load_data(source, root, seed=seed, target=target, strict=strict)
+    _, options, fields = _split_settings(settings or [])
+    if fields:
+        raise UsageError(f"--set takes data.OPTION=VALUE here; got '{next(iter(fields))}'. Leave it out.")
+    dataset = load_data(source, root, seed=seed, target=target, task=task, strict=strict, **options)
     overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
@@ -177,7 +202,9 @@ def data(
 @app.command()
 def evaluate(
     run: RunArg,
-    data: Annotated[str | None, typer.Option(help="Another data set; its classes are matched by name.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other data, read and encoded as the run's; classes are matched by name.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     root: RootOption = None,
     device: DeviceOption = "auto",
@@ -185,14 +212,17 @@ def evaluate(
 ) -> None:
     """Judge a trained network on a split: accuracy, top-5, loss, per class, confusion matrix."""
     from glassnet._errors import unknown_name
-    from glassnet.data.sources import load_data
     from glassnet.runs import open_run
     from glassnet.views.tables import evaluation_view
 
     if split not in ("train", "validation", "test"):
         raise unknown_name("split", split, ("train", "validation", "test"))
     opened = open_run(run, device=device)
-    examples = opened.load_data(root) if data is None else load_data(data, root)
+    examples = opened.load_data(root) if data is None else opened.load_other(data, root)
+    for note in examples.notes if data is not None else ():
+        typer.echo(f"Note: {note}", err=True)
+    for failure in examples.set_aside if data is not None else ():
+        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     evaluation = opened.evaluate(getattr(examples, split))
     if as_json:
         _print_json({"run": str(run), "data": examples.name, "split": split, **evaluation.to_dict()})
@@ -203,24 +233,31 @@ def evaluate(
 @app.command()
 def predict(
     run: RunArg,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="How many classes to show for each image.")] = 3,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Images or folders of them; a table (.csv) or arrays (.npz)."),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes to show for each input.")] = 3,
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Name what is on images. A file that cannot be read is named, and the others are answered."""
+    """Say what a network makes of images, rows of a table or arrays. What cannot be read is named and set aside."""
     from dataclasses import asdict
 
     from glassnet.runs import open_run
     from glassnet.views.tables import predictions_view
 
     opened = open_run(run, device=device)
-    predictions = opened.predict(_expand_folders(images), top_k=top)
+    predictions = opened.predict(_expand_folders(inputs), top_k=top)
     if as_json:
         rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))
-        _print_json({"run": str(run), "predictions": rows, "set_aside": set_aside})
+        found = {"run": str(run), "predictions": rows, "set_aside": set_aside}
+        target = getattr(predictions, "target", "")
+        _print_json({**found, "notes": predictions.notes, **({"target": target} if target else {})})
     elif len(predictions):
         _print(predictions_view(predictions))
+    for note in predictions.notes:
+        typer.echo(f"Note: {note}", err=True)
     for failure in predictions.set_aside:
         typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     if predictions.set_aside:
@@ -428,28 +465,38 @@ def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) ->
         raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
 
 
-def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the `model.OPTION=VALUE` pairs of `--set`, their values read as YAML, and the others as text."""
+def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the `model.` and the `data.OPTION=VALUE` pairs of `--set`, values read as YAML; the others as text."""
     import yaml
 
-    options: dict[str, Any] = {}
+    options: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     fields: dict[str, str] = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
-        if name in ("model.seed", "model.name"):
-            raise UsageError(f"--set {name} is said by --{'seed' if name == 'model.seed' else 'model'}; leave it out.")
-        if name.startswith("model."):
-            try:
-                options[name.removeprefix("model.")] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise UsageError(
-                    f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'."
-                ) from None
-        else:
+        if name in SAID_BY_FLAGS:
+            raise UsageError(f"--set {name} is said by {SAID_BY_FLAGS[name]}; leave it out.")
+        if name in ("data.source", "data.record", "data.download"):
+            raise UsageError(f"--set {name} is no option of data; `glassnet data --help` names some. Leave it out.")
+        part, dot, option = name.partition(".")
+        if not dot or part not in options:
             fields[name] = text
-    return options, fields
+            continue
+        try:
+            options[part][option] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'.") from None
+    return options["model"], options["data"], fields
+
+
+def _kind_of_input(record: InputRecord) -> str:
+    """Return what a user would give to `glassnet predict`, in words."""
+    from glassnet.data.standardisation import Standardisation
+
+    if not isinstance(record, Standardisation):
+        return "IMAGE..."
+    return "new.npz" if record.encoding is None else "new.csv"
 
 
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:

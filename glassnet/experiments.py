@@ -327,6 +327,8 @@ def _record(
             "name": data.name,
             "source": data.source,
             "target": data.target,
+            "task": data.task,
+            "options": dict(data.options),
             "root": str(Path(data.root).expanduser().resolve()) if data.root is not None else None,
             "seed": data.seed,
             "validation_share": data.validation_share,

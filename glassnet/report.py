@@ -130,5 +130,7 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
     for name in ("mean", "std"):  # of a wide table, a column of figures nobody reads
         if len(preprocessing[name]) > 12:
             preprocessing[name] = f"{len(preprocessing[name])} values, see preprocessing.json"
+    if preprocessing.pop("encoding", None) is not None:
+        preprocessing["encoding"] = "columns, fills and categories: see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
     return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}

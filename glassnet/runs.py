@@ -18,7 +18,7 @@ import os
 import shutil
 import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,12 @@ from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
+from glassnet.data.standardisation import Standardisation
+from glassnet.evaluation.inputs import InputArg, gather_inputs
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
-from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
+from glassnet.evaluation.prediction import Predictions, num_outputs, predict_classes, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
+from glassnet.evaluation.value_prediction import ValuePredictions, predict_values
 from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.training.checkpoint import (
@@ -125,22 +128,44 @@ class Run:
             )
         return judge(self.objective, *self.outputs(examples), self.class_names)
 
-    def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
-        """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
+    def predict(self, images: InputArg | Sequence[InputArg], *, top_k: int = 5) -> Predictions | ValuePredictions:
+        """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`; one or many.
 
-        What cannot be read is in `.set_aside` with the reason; the others are answered in order. A network of numbers
-        takes arrays of them. Raises `UsageError` for a regression, which has no classes to name: see `outputs`.
+        A file of arrays (`.npz`, `.npy`, `.pt`) stands for its inputs. A network of numbers takes arrays of them; one
+        that was trained on a table takes tables (`.csv`, `.tsv`, with or without the target) and rows, each a mapping
+        from columns to cells, encoded as at training. What cannot be used is in `.set_aside` with the reason; the
+        others are answered in order: with classes, or for a regression with values.
+
+        Raises `UsageError` for input of another kind, and `WorkError` for a single file that cannot be read.
         """
+        gathered = gather_inputs(images, self.preprocessing)
         if not self.class_names:
-            raise UsageError("This run predicts values, not classes. Use run.outputs(examples) for the values.")
-        return predict_images(
+            encoding = self.preprocessing.encoding if isinstance(self.preprocessing, Standardisation) else None
+            target = encoding.target if encoding is not None else ""
+            return predict_values(self.model, gathered, self.preprocessing, device=self.device, target=target)
+        return predict_classes(
             self.model,
-            images,
+            gathered,
             self.preprocessing,
             device=self.device,
             top_k=top_k,
             to_logits=self.objective.logits,
         )
+
+    def load_other(self, source: PathArg, root: PathArg | None = None) -> Dataset:
+        """Load other data to judge the run by: read and encoded as the run's own; nothing of it is fitted or cut off.
+
+        Where splits are not given, all is in the test split. The run's own source has the splits of its training.
+        Raises as `gn.load_data`, and `UsageError` for a table without a column that the run needs.
+        """
+        own, notes = self.record["data"]["source"], tuple[str, ...]()
+        if own is not None and _is_same(source, own):
+            try:
+                return self.load_data(root)
+            except WorkError:
+                notes = (f"'{source}' has changed since the run was trained on it: what it learned from may be judged",)
+        data = load_data(source, root, record=self.preprocessing)
+        return replace(data, notes=(*notes, *data.notes))
 
     def load_data(self, root: PathArg | None = None) -> Dataset:
         """Load the data the run was trained on, with the same splits, from `root` or from where it lay then.
@@ -163,8 +188,10 @@ def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Datas
         stored["source"],
         root or stored["root"],
         target=stored["target"],
+        task=stored.get("task"),
         seed=stored["seed"],
         validation_share=stored["validation_share"],
+        **stored.get("options") or {},
     )
     if data.fingerprint() != stored["fingerprint"]:
         raise WorkError(
@@ -172,6 +199,12 @@ def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Datas
             "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
         )
     return data
+
+
+def _is_same(source: PathArg, stored: str) -> bool:
+    """Return whether a name or path is that under which a run stored its data."""
+    is_path = Path(stored).is_absolute()
+    return Path(source).expanduser().resolve() == Path(stored) if is_path else str(source) == stored
 
 
 def judge(

@@ -67,7 +67,14 @@ class _Example(NamedTuple):
 
 
 def load_folder(
-    root: Path, *, seed: int, validation_share: float = 0.1, test_share: float = 0.1, strict: bool = False
+    root: Path,
+    *,
+    seed: int,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    strict: bool = False,
+    target: str | None = None,
+    task: str | None = None,
 ) -> FolderData:
     """Load the images in the folder `root`, or those that the CSV `root` labels, as a data set.
 
@@ -75,7 +82,8 @@ def load_folder(
     file column, a label column and, if wanted, `split`. A split that is not given is cut off the training images by
     `seed`: `validation_share` and `test_share` are shares of all that is to be cut. Copies of a file within a class
     stay on one side of a cut. Classes are the sorted names of the training split. Colour is kept unless every
-    image is stored as grey.
+    image is stored as grey. The CSV's label column is `target`, and its numbers are classes, or values to predict, by
+    `task` or by the rule for tables: see `read_label_file`.
 
     Raises `UsageError` for what is no such folder, fewer than two classes, or a class that training lacks, and
     `WorkError` where the folder cannot be read or, with `strict`, a file had to be set aside.
@@ -87,25 +95,31 @@ def load_folder(
             f"got {validation_share} and {test_share}. Try 0.1 each."
         )
     root = Path(os.path.abspath(root))
-    files = _labelled_files(root)
+    files = _labelled_files(root, target, task)
+    is_regression = files.task == "regression"
     folder = root.parent if root.is_file() else root
     # Before the long work, on what seems to be there; and again on the images that can be used.
     seeming = [file for file in files.files if file.split in ("", "train") or _is_image_name(file.path)]
-    _check_classes(root, seeming, files.set_aside)
+    if not is_regression:
+        _check_classes(root, seeming, files.set_aside)
     examples, broken = _examined(files.files, folder)
     set_aside = (*files.set_aside, *broken)
     if strict and set_aside:
         raise _refusal(root, set_aside)
     if not examples:
         raise _no_images(root, set_aside)
-    _check_classes(root, [example.file for example in examples], set_aside)
-    splits, cuts = _cut_splits(examples, shares, seed)
-    dataset = _dataset(root, folder.name or "images", examples, splits, seed, validation_share)
-    notes = (*files.notes, *cuts, *_class_notes(dataset, files), *_image_notes(examples, folder))
+    if not is_regression:
+        _check_classes(root, [example.file for example in examples], set_aside)
+    splits, cuts = _cut_splits(examples, shares, seed, is_regression)
+    if "train" not in splits:
+        raise UsageError(f"Expected images to train on in {root}; all are given for validation or test.")
+    dataset = _dataset(root, folder.name or "images", examples, splits, seed, validation_share, is_regression)
+    told = _value_notes(dataset) if is_regression else _class_notes(dataset, files)
+    notes = (*files.notes, *cuts, *told, *_image_notes(examples, folder))
     return FolderData(dataset=dataset, set_aside=set_aside, notes=notes, layout=files.layout)
 
 
-def _labelled_files(root: Path) -> LabelledFiles:
+def _labelled_files(root: Path, target: str | None, task: str | None) -> LabelledFiles:
     """Return the files with their labels, by whichever layout the source has."""
     if not os.path.exists(root):
         near = nearest_names(root.name, os.listdir(root.parent)) if os.access(root.parent, os.R_OK | os.X_OK) else []
@@ -117,13 +131,28 @@ def _labelled_files(root: Path) -> LabelledFiles:
                 f"Expected a folder of images, or a CSV that labels them; got the file {root}. "
                 f"Give the folder that holds the class folders, for example {root.parent.parent}."
             )
-        return read_label_file(root, _Walk(root.parent).image_files())
+        return read_label_file(root, _Walk(root.parent).image_files(), target=target, task=task)
     walk = _Walk(root)
-    label_file = find_label_file(walk.entries(root)[1])
+    label_file = find_label_file(walk.entries(root)[1], target, takes_any_name=not _may_be_classes(walk))
     if label_file is not None:
-        return read_label_file(label_file, walk.image_files())
+        return read_label_file(label_file, walk.image_files(), target=target, task=task)
+    if target is not None or task == "regression":
+        asked = f"a column '{target}'" if target is not None else "values to predict"
+        raise UsageError(
+            f"Expected a CSV with {asked} for the images in {root}; there is none, and folders give classes only. "
+            "Put one beside the images (filename,label), or leave target and task out."
+        )
     files = _by_folders(walk)
     return replace(files, set_aside=tuple(walk.set_aside))
+
+
+def _may_be_classes(walk: _Walk) -> bool:
+    """Return whether the folders of the root may be classes or splits: then a CSV without a label column labels none.
+
+    A single folder that holds images alone is where they are kept.
+    """
+    folders = walk.entries(walk.root)[0]
+    return len(folders) > 1 or any(folder.name.lower() in SPLIT_NAMES or walk.entries(folder)[0] for folder in folders)
 
 
 class _Walk:
@@ -318,7 +347,9 @@ def _examined(files: Sequence[LabelledFile], folder: Path) -> tuple[list[_Exampl
     return examples, broken
 
 
-def _cut_splits(examples: Sequence[_Example], shares: Mapping[str, float], seed: int) -> tuple[list[str], list[str]]:
+def _cut_splits(
+    examples: Sequence[_Example], shares: Mapping[str, float], seed: int, is_regression: bool
+) -> tuple[list[str], list[str]]:
     """Return the split of each example, with those that the source does not give cut off train; and notes on it.
 
     `shares` are of what would be there without the cuts: after a tenth is gone, the next tenth is a ninth of the rest.
@@ -329,22 +360,25 @@ def _cut_splits(examples: Sequence[_Example], shares: Mapping[str, float], seed:
         if name in splits or not share:
             continue
         learned = [index for index, split in enumerate(splits) if split == "train"]
-        cut = _cut_off([examples[index] for index in learned], share / left, seed, name)
+        cut = _cut_off([examples[index] for index in learned], share / left, seed, name, is_regression)
         left -= share
         for index in cut:
             splits[learned[index]] = name
         if cut:
-            what = f"{100 * share:.3g} % of each class, {counted(len(cut), 'image')}"
+            whole = "" if is_regression else " of each class"
+            what = f"{100 * share:.3g} %{whole}, {counted(len(cut), 'image')}"
             notes.append(f"No images are given for {name}: cut off train by seed {seed} ({what}).")
         else:
             notes.append(f"No images are given for {name}, and no class has enough to cut {100 * share:.3g} % off.")
     return splits, notes
 
 
-def _cut_off(examples: Sequence[_Example], share: float, seed: int, name: str) -> list[int]:
-    """Return the positions of a `share` of each class; copies of one file within a class go together."""
+def _cut_off(examples: Sequence[_Example], share: float, seed: int, name: str, is_regression: bool) -> list[int]:
+    """Return the positions of a `share` of each class, or of all for regression; copies of one file go together."""
     numbers: dict[tuple[str, str], int] = {}
-    group = [numbers.setdefault((example.file.label, example.facts.digest), len(numbers)) for example in examples]
+    classes = ["" if is_regression else example.file.label for example in examples]
+    keys = [(label, example.facts.digest) for label, example in zip(classes, examples, strict=True)]
+    group = [numbers.setdefault(key, len(numbers)) for key in keys]
     class_numbers = {label: number for number, label in enumerate(sorted({label for label, _ in numbers}))}
     labels = torch.tensor([class_numbers[label] for label, _ in numbers])
     cut = set(stratified_cut(labels, share, seed, name)[1].tolist())
@@ -352,11 +386,22 @@ def _cut_off(examples: Sequence[_Example], share: float, seed: int, name: str) -
 
 
 def _dataset(
-    root: Path, name: str, examples: Sequence[_Example], splits: Sequence[str], seed: int, validation_share: float
+    root: Path,
+    name: str,
+    examples: Sequence[_Example],
+    splits: Sequence[str],
+    seed: int,
+    validation_share: float,
+    is_regression: bool,
 ) -> Dataset:
-    learned = {example.file.label for example, split in zip(examples, splits, strict=True) if split == "train"}
-    class_names = tuple(sorted(learned))
-    position = {label: index for index, label in enumerate(class_names)}
+    texts = [example.file.label for example in examples]
+    learned = {label for label, split in zip(texts, splits, strict=True) if split == "train"}
+    class_names = () if is_regression else tuple(sorted(learned))
+    if is_regression:
+        labels = torch.tensor([float(text) for text in texts], dtype=torch.float32)
+    else:
+        position = {label: index for index, label in enumerate(class_names)}
+        labels = torch.tensor([position[text] for text in texts])
     everything = ExampleSet(
         ImageFiles(
             paths=tuple(example.file.path for example in examples),
@@ -364,11 +409,16 @@ def _dataset(
             sizes=torch.tensor([example.facts.size for example in examples]),
             digests=tuple(example.facts.digest for example in examples),
         ),
-        torch.tensor([position[example.file.label] for example in examples]),
+        labels,
         class_names,
     )
     train, validation, test = (everything[torch.tensor([split == name for split in splits])] for name in SPLITS)
     return Dataset(name, train, validation, test, seed=seed, validation_share=validation_share, root=str(root))
+
+
+def _value_notes(dataset: Dataset) -> Iterator[str]:
+    low, high = (float(limit) for limit in dataset.train.labels.aminmax())
+    yield f"Values to predict from {low:g} to {high:g} in train" + (", all the same." if low == high else ".")
 
 
 def _class_notes(dataset: Dataset, files: LabelledFiles) -> Iterator[str]:

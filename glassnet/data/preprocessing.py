@@ -59,6 +59,8 @@ class Preprocessing:
     """Value of padding, of the margin, and of what lies behind transparent pixels: 0..255."""
     interpolation: str = "bilinear"
     """`nearest`, `bilinear`, `bicubic` or `lanczos`; each averages over what it shrinks, except `nearest`."""
+    array_scale: int | None = None
+    """What the values of arrays in a file are multiplied by to become 8-bit levels; None: found by the values."""
 
     def __post_init__(self) -> None:
         for name in ("class_names", "size", "mean", "std"):
@@ -84,6 +86,8 @@ class Preprocessing:
             )
         if not 0 <= self.fill <= 255:
             raise UsageError(f"fill must lie in 0..255; got {self.fill}.")
+        if self.array_scale not in (None, 1, 255):
+            raise UsageError(f"array_scale must be 1 or 255, or None; got {self.array_scale!r}.")
 
     @property
     def num_channels(self) -> int:
@@ -235,6 +239,7 @@ def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Fra
         std=(1.0,) * channels,
         fit=framing.fit,
         margin=margin,
+        array_scale=framing.array_scale,
     )
     mean, std = channel_statistics(unmeasured.fit_readable(examples.inputs)[0])
     return Preprocessing(**{**asdict(unmeasured), "mean": mean, "std": std})
