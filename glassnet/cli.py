@@ -32,7 +32,9 @@ app = typer.Typer(
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-TargetOption = Annotated[str | None, typer.Option(help="Column of a table to predict; default: the last.")]
+TargetOption = Annotated[
+    str | None, typer.Option(help="Column to predict: of a table (default: the last) or of an hf: data set.")
+]
 StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
@@ -42,7 +44,8 @@ RootOption = Annotated[
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = "digits",
     model: Annotated[
         str | None, typer.Option(help="A network: see `glassnet models`. Default: lenet5 for images, mlp for numbers.")
@@ -124,7 +127,8 @@ def train(
 @app.command()
 def data(
     source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str | None,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = None,
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept for training.")

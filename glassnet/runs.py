@@ -32,6 +32,7 @@ from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
+from glassnet.data.tars import PIPE
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
@@ -142,6 +143,12 @@ class Run:
             raise UsageError(
                 f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
                 "Pass the examples: run.evaluate(data.test)."
+            )
+        if str(stored["source"]).startswith(PIPE):
+            raise UsageError(
+                f"This run was trained on the output of a command, {stored['source']!r}, and a command that stands in "
+                "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
+                "`glassnet evaluate RUN --data 'pipe:...'`."
             )
         data = load_data(
             stored["source"],

@@ -11,9 +11,12 @@ from glassnet._types import PathArg, Shape
 from glassnet.data.arrays import load_array
 from glassnet.data.examples import Dataset
 from glassnet.data.folders import load_folder
+from glassnet.data.hub import PREFIX, Address, is_saved, load_hub, parse_address
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import is_label_file
+from glassnet.data.labelled_images import LabelledDataset
 from glassnet.data.shapes import load_shapes
+from glassnet.data.shards import absolute_source, are_shards, load_shards
 from glassnet.data.standard import STANDARD_SETS, load_standard
 from glassnet.data.tables import load_table
 from glassnet.data.toys import TOYS, load_toy
@@ -55,6 +58,10 @@ def load_data(
     - A folder of images by class or by split and class, or with a CSV of labels (`folders.load_folder`).
     - A `.csv` or `.tsv`: labels of images beside it, or a table with the column `target` to predict, by default the
       last (`tables.load_table`).
+    - `hf:owner/name` of the Hugging Face hub, with `/config`, `@revision` and `?streaming` behind it as needed, or a
+      folder written by `save_to_disk`; `target` names its column of labels (`hub.load_hub`).
+    - WebDataset shards: a `.tar`, a folder of them, a pattern such as `train-{000..012}.tar`, web addresses, or the
+      output of a command, `pipe:...` (`shards.load_shards`).
     - An `.npz`, `.npy`, `.pt` or `.pth` of inputs and labels (`arrays.load_array`).
 
     A name goes before a path: write `./digits` for a folder of that name. Files and rows that cannot be used are set
@@ -72,7 +79,19 @@ def load_data(
         return replace(load_shapes(seed=seed, validation_share=validation_share), source=name)
     if name in TOYS:
         return replace(load_toy(name, seed=seed, validation_share=validation_share), source=name)
+    if name.startswith(PREFIX):
+        address = parse_address(name)
+        full = name if address.folder is None else f"{PREFIX}{address.folder}"
+        return _from_hub(address, full, target, seed, validation_share, strict)
+    if are_shards(name):
+        if target is not None:
+            raise UsageError(f"target names a column, and shards have none; got {name}. Leave target out.")
+        found = load_shards(name, seed=seed, validation_share=validation_share, strict=strict)
+        return replace(_told(found), source=absolute_source(name))
     path = Path(source).expanduser()
+    if path.is_dir() and is_saved(path):
+        address = Address(name=str(path), folder=path.resolve())
+        return _from_hub(address, str(path.resolve()), target, seed, validation_share, strict)
     if not path.exists():
         more = "There is no file or folder of this name either."
         raise unknown_name("data set", name, list_datasets(), more)
@@ -82,13 +101,27 @@ def load_data(
     return replace(data, source=str(path.resolve()), root=None)
 
 
+def _from_hub(
+    address: Address, source: str, target: str | None, seed: int, validation_share: float, strict: bool
+) -> Dataset:
+    found = load_hub(address, target=target, seed=seed, validation_share=validation_share, strict=strict)
+    return replace(_told(found), source=source, target=target)
+
+
+def _told(found: LabelledDataset) -> Dataset:
+    """Return the data set with what its loader has to say."""
+    return replace(found.dataset, notes=(found.layout, *found.notes), set_aside=found.set_aside)
+
+
 def _load_path(path: Path, target: str | None, seed: int, validation_share: float, strict: bool) -> Dataset:
     suffix = path.suffix.lower()
     if target is not None and suffix not in TABLES:
-        raise UsageError(f"target names the column of a table (.csv, .tsv) to predict; got {path}. Leave target out.")
+        raise UsageError(
+            f"target names the column of a table (.csv, .tsv) or of an hf: data set; got {path}. Leave target out."
+        )
     if path.is_dir() or (target is None and is_label_file(path)):
         folder = load_folder(path, seed=seed, validation_share=validation_share, strict=strict)
-        return replace(folder.dataset, notes=(folder.layout, *folder.notes), set_aside=folder.set_aside)
+        return _told(folder)
     if suffix in TABLES:
         table = load_table(path, target=target, seed=seed, validation_share=validation_share)
         return replace(table.dataset, notes=table.notes, set_aside=table.set_aside, target=target)
