@@ -35,7 +35,9 @@ app = typer.Typer(
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-TargetOption = Annotated[str | None, typer.Option(help="Column of a CSV to predict; default: the last.")]
+TargetOption = Annotated[
+    str | None, typer.Option(help="Column to predict: of a CSV (default: the last) or of an hf: data set.")
+]
 TaskOption = Annotated[
     str | None, typer.Option(help="classification or regression, for labels in a file. Default: by the labels.")
 ]
@@ -63,7 +65,8 @@ SAID_BY_FLAGS = {
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = "digits",
     model: Annotated[
         str | None,
@@ -164,7 +167,8 @@ def train(
 @app.command()
 def data(
     source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str | None,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = None,
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept for training.")

@@ -35,6 +35,7 @@ from glassnet.data.loader import to_device
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
 from glassnet.data.standardisation import Standardisation
+from glassnet.data.tars import PIPE
 from glassnet.evaluation.inputs import InputArg, gather_inputs
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import Predictions, num_outputs, predict_classes, predict_outputs
@@ -172,6 +173,12 @@ class Run:
             raise UsageError(
                 f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
                 "Pass the examples: run.evaluate(data.test)."
+            )
+        if str(stored["source"]).startswith(PIPE):
+            raise UsageError(
+                f"This run was trained on the output of a command, {stored['source']!r}, and a command that stands in "
+                "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
+                "`glassnet evaluate RUN --data 'pipe:...'`."
             )
         data = load_data(
             stored["source"],

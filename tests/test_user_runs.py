@@ -282,7 +282,7 @@ FLAT = "import torch\nfrom torch import nn\nclass Net(nn.Module):\n def __init__
         ("train --set loss=a:b", "", 2, "Loss 'a:b' is the user's own, and a name does not tell what it is"),
         ("summary net.py:Net", NET, 2, "give --input CxHxW"),
         ("summary net.py:Net --input 3x8x8", NET, 2, "needs num_classes"),
-        ("summary net.py:Net --input 3x8x8 --set depth=3", NET, 2, "--set takes model.OPTION=VALUE here; got 'depth'"),
+        ("summary net.py:Net --input 3x8x8 --set depth=3", NET, 2, "takes model.OPTION=VALUE here; got 'depth=3'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_message_and_nothing_is_written(
