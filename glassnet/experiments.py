@@ -27,6 +27,7 @@ from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
+from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
@@ -40,12 +41,13 @@ from glassnet.runs import (
     model_section,
     open_begun,
     open_run,
-    source_of,
+    sources_of,
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import Observer, fit, with_batch_size
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
 from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
@@ -57,6 +59,7 @@ def train(
     data: Dataset,
     config: TrainConfig | None = None,
     *,
+    loss: LossFunction | None = None,
     out: PathArg | None = None,
     progress: bool = True,
 ) -> Run:
@@ -66,6 +69,11 @@ def train(
     recipe for this data and model is taken, or the defaults. The run folder is `out`, by default
     `runs/<data>-<model>`; a taken name gets `-2`. `progress` shows a live bar on the error stream, or
     a line an epoch where that is no terminal.
+
+    `loss` is a loss of your own in place of the config's, `loss(outputs, labels)`: outputs `(B, num_outputs)` float32,
+    read as logits by everything else, and labels `int64 (B,)` (values for a regression) give the mean loss as a
+    scalar; from a model of one output, `(B,)` and labels 0 and 1 as float32. The run records its name; `open_run`
+    takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
 
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
     same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
@@ -86,11 +94,15 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
+    check_own_loss(loss, config)
     config = with_batch_size(config.resolved(), len(data.train))
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
-    preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
-    objective = _check_model(model, spec, data, preprocessing, config)
+    preprocessing = make_record(data.train, _input_size(data, model), data.framing)
+    objective = _check_model(model, spec, data, preprocessing, config, loss)
+    if isinstance(loss, nn.Module):
+        loss.to(device)  # its class weights go where the outputs are, as the model does
     config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
@@ -98,13 +110,14 @@ def train(
         if was_restarted():
             begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
             if begun is not None:
-                return _resume(open_begun(begun, model), data, processes, progress)
+                return _resume(open_begun(begun, model), data, loss, processes, progress)
         experiment = _Experiment(
             model=model.to(device),
             data=data,
             preprocessing=preprocessing,
             config=config,
             objective=objective,
+            loss=loss,
             precision=precision,
             record=_record(model, spec, data, config, device, precision),
             processes=processes,
@@ -112,7 +125,7 @@ def train(
         writer = create_run(out, default_name) if processes.is_first else None
         if writer is not None:
             try:
-                writer.save_start(experiment.record, preprocessing, None if spec else source_of(model))
+                writer.save_start(experiment.record, preprocessing, {} if spec else sources_of(model))
             except WorkError:
                 writer.discard()
                 raise
@@ -125,25 +138,31 @@ def resume(
     *,
     model: nn.Module | None = None,
     data: Dataset | None = None,
+    loss: LossFunction | None = None,
     root: PathArg | None = None,
+    trust: bool = False,
     progress: bool = True,
 ) -> Run:
     """Go on with a run that was killed or interrupted, and return it finished.
 
     On the same machine, with the same versions, the weights are bit for bit those of a run that was never
-    interrupted. Everything is taken from the run folder; `model`, an instance, is needed where the model is not
-    glassnet's, and `data` where it was given in Python. `root` is the folder of the standard data sets.
+    interrupted. Everything is taken from the run folder; where the model is not glassnet's, it takes `model`, an
+    instance, or `trust=True`, which executes the source in the run, as for `open_run`; `data` and `loss` are needed
+    where they were given in Python. `root` is the folder of the standard data sets.
 
     Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
     or where the data has changed.
     """
-    begun = open_begun(path, model)
+    begun = open_begun(path, model, trust)
     device = resolve_device(local_device(begun.config.device))
     with joined(device) as processes:
-        return _resume(begun, begun.load_data(root) if data is None else data, processes, progress)
+        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress)
 
 
-def _resume(begun: Begun, data: Dataset, processes: Processes, progress: bool) -> Run:
+def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: Processes, progress: bool) -> Run:
+    check_own_loss(loss, begun.config)
+    if isinstance(loss, nn.Module):
+        loss.to(resolve_device(local_device(begun.config.device)))
     device = resolve_device(local_device(begun.config.device))
     if data.fingerprint() != begun.record["data"]["fingerprint"]:
         raise WorkError(
@@ -155,7 +174,8 @@ def _resume(begun: Begun, data: Dataset, processes: Processes, progress: bool) -
         data=data,
         preprocessing=begun.preprocessing,
         config=begun.config,
-        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config),
+        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config, loss),
+        loss=loss,
         precision=begun.record["glassnet"]["precision"],
         record=dict(begun.record),
         processes=processes,
@@ -185,6 +205,8 @@ class _Experiment:
     preprocessing: InputRecord
     config: TrainConfig
     objective: Objective
+    loss: LossFunction | None
+    """The user's own, where there is one."""
     precision: str
     record: dict[str, Any]
     processes: Processes
@@ -202,6 +224,7 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
             preprocessing,
             experiment.config,
             precision=experiment.precision,
+            objective=experiment.objective,
             observer=observer,
             on_epoch=writer.save_epoch,
             on_state=writer.save_state,
@@ -221,7 +244,11 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
         }
         run = _finish(writer, experiment)
     experiment.processes.wait()
-    return run if experiment.processes.is_first else open_run(writer.path, model=model, device=str(device))
+    return (
+        run
+        if experiment.processes.is_first
+        else open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
+    )
 
 
 def _kept(writer: RunWriter) -> str:
@@ -230,12 +257,14 @@ def _kept(writer: RunWriter) -> str:
     return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
 
 
-def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
-    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers.
+def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that the model was built for; None where that is not known, and for numbers.
 
-    `spec` is what `build_model` left on the model: its input size stands also where layers were changed since.
+    What `build_model` left on the model tells: its input size stands also where layers were changed since.
     """
-    shape = data.train.input_shape
+    shape, spec, users = data.train.input_shape, getattr(model, "spec", None), user_spec_of(model)
+    if users is not None and data.train.is_image:
+        return users.input_size
     if not isinstance(spec, ModelSpec) or not data.train.is_image:
         return None
     if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
@@ -248,9 +277,17 @@ def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
 
 
 def _check_model(
-    model: nn.Module, spec: ModelSpec | None, data: Dataset, preprocessing: InputRecord, config: TrainConfig
+    model: nn.Module,
+    spec: ModelSpec | None,
+    data: Dataset,
+    preprocessing: InputRecord,
+    config: TrainConfig,
+    loss: LossFunction | None,
 ) -> Objective:
-    """Match model, data and config, and return what training makes small; raise `UsageError` where they do not fit."""
+    """Match model, data, config and the user's own loss, and return what training makes small.
+
+    Raises `UsageError` where they do not fit.
+    """
     architecture = ARCHITECTURES[spec.name] if spec else None
     if architecture and architecture.is_regression and preprocessing.class_names:
         raise UsageError(
@@ -259,13 +296,16 @@ def _check_model(
         )
     usual = architecture.losses if architecture else {}
     found = num_outputs(model, preprocessing)
-    objective = make_objective(config, preprocessing.class_names, found, usual)
+    objective = make_objective(config, preprocessing.class_names, found, usual, loss)
     if not objective.is_classification and found != data.train.num_outputs:
         raise UsageError(
             f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
             f"Build it with num_classes={data.train.num_outputs}."
         )
-    _try_loss(model, data, preprocessing, objective)
+    if loss is None:
+        _try_loss(model, data, preprocessing, objective)
+    else:
+        _try_own_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
     _check_augmentation(config.augment, preprocessing, objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -284,6 +324,14 @@ def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objec
         objective.value(outputs, data.train.labels[:1].to(outputs.device))
     except UsageError as error:
         raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
+
+
+def _try_own_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
+    """Try the user's loss and its gradient on a few training examples, so that what it lacks is said in time."""
+    tried = to_device(data.train[:NUM_TRIED], preprocessing, torch.device("cpu"))
+    outputs = predict_outputs(model, tried.inputs, preprocessing)
+    if bool(outputs.isfinite().all()):  # else training says where a loss is lost
+        check_value(objective.value, objective.loss.name, outputs, tried.labels.to(outputs.device))
 
 
 def _check_augmentation(text: str, preprocessing: InputRecord, objective: Objective) -> None:
@@ -365,7 +413,7 @@ def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
     writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
-    run = open_run(writer.path, model=model, device=str(device))
+    run = open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     write_report(run, data.test, evaluation, outputs)
     return run
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names, unknown_name
 from glassnet.data.columns import infer_task, read_cells
+from glassnet.data.content import Content, Entry, Slice
 from glassnet.data.images import SetAside
 
 FILE_COLUMNS = ("filename", "file", "image", "path")
@@ -37,9 +38,9 @@ SPLIT_NAMES = {
 
 
 class LabelledFile(NamedTuple):
-    """An image file with its class name; it has not been opened yet."""
+    """An image with its class name."""
 
-    path: Path
+    path: Entry
     label: str
     split: str
     """`train`, `validation` or `test`; empty text where the source does not say."""
@@ -56,6 +57,8 @@ class LabelledFiles:
     """How the source was understood, in words."""
     task: str = "classification"
     """`regression` where the labels are values to predict."""
+    class_order: tuple[str, ...] = ()
+    """The names of all classes in their order, where the source has one; else they are sorted."""
 
 
 class _Columns(NamedTuple):
@@ -85,8 +88,10 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in os.fspath(text))
 
 
-def shown(path: Path, folder: Path) -> str:
-    """Return the path of a file for a reader: from `folder` where it lies below it."""
+def shown(path: Entry, folder: Path) -> str:
+    """Return the path of a file for a reader: from `folder` where it lies below it; of a member, `archive!member`."""
+    if isinstance(path, Content):
+        return f"{shown(path.path, folder)}!{printable(path.name)}" if isinstance(path, Slice) else printable(str(path))
     return printable(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path)
 
 

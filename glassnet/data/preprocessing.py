@@ -18,6 +18,7 @@ from torch import Tensor
 
 from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
+from glassnet.data.content import Content
 from glassnet.data.decoding import Box, open_reduced
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
@@ -109,7 +110,7 @@ class Preprocessing:
         """Everything that decides the pixels of a fitted image, beside the image."""
         return {name: getattr(self, name) for name in ("mode", "size", "fit", "margin", "fill", "interpolation")}
 
-    def fit_image(self, source: PathArg | Image.Image) -> Tensor:
+    def fit_image(self, source: PathArg | Content | Image.Image) -> Tensor:
         """Return one image file or Pillow image as pixels `uint8 (C, H, W)` of the network's input size.
 
         A JPEG far larger than the input is decoded reduced (see `decoding`), from its file or from a Pillow image

@@ -17,10 +17,13 @@ from glassnet.data.delimited_file import TABLE_SUFFIXES
 from glassnet.data.encoded_table import load_encoded_table
 from glassnet.data.examples import Dataset
 from glassnet.data.folders import load_folder
+from glassnet.data.hub import PREFIX, Address, is_saved, load_hub, parse_address
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import is_label_file
+from glassnet.data.labelled_images import LabelledDataset
 from glassnet.data.records import InputRecord, reading_of, stored_encoding
 from glassnet.data.shapes import DIAL_NAMES, HALFWAY, load_shapes
+from glassnet.data.shards import absolute_source, are_shards, load_shards
 from glassnet.data.standard import STANDARD_SETS, load_standard
 from glassnet.data.standardisation import Standardisation
 from glassnet.data.tables import load_table
@@ -29,6 +32,8 @@ from glassnet.data.toys import TOYS, load_toy
 SHAPES = "shapes"
 WHOLE_OPTIONS = ("num_examples", "size", "channels")
 """Options of `load_data` that are whole numbers; the others are numbers."""
+WHOLE: dict[str, Any] = {"seed": 0, "validation_share": 0.0, "test_share": 0.0}
+"""How splits are cut where nothing is to be: all of it is judged."""
 
 
 def list_datasets() -> list[str]:
@@ -66,6 +71,10 @@ def load_data(
     - A folder of images by class or by split and class, or with a CSV of labels (`folders.load_folder`).
     - A `.csv` or `.tsv`: labels of images beside it, or a table; `target` is the column to predict, by default the
       last of a table (`tables.load_table`).
+    - `hf:owner/name` of the Hugging Face hub, with `/config`, `@revision` and `?streaming` behind it as needed, or a
+      folder written by `save_to_disk`; `target` names its column of labels (`hub.load_hub`).
+    - WebDataset shards: a `.tar`, a folder of them, a pattern such as `train-{000..012}.tar`, web addresses, or the
+      output of a command, `pipe:...` (`shards.load_shards`).
     - An `.npz`, `.npy`, `.pt` or `.pth` of inputs and labels (`arrays.load_array`).
 
     `task`, `classification` or `regression`, overrides how labels in a file are understood. `options` are those of
@@ -100,6 +109,11 @@ def load_data(
     if name in TOYS:
         drawn = load_toy(name, seed=seed, validation_share=validation_share, **options)
         return replace(drawn, source=name, options=options)
+    cut = {"seed": seed, "validation_share": validation_share, **options} if record is None else WHOLE
+    streamed = _load_address(name, target, task, strict, cut)
+    if streamed is not None:
+        data = streamed if record is None else _all_to_test(streamed)
+        return replace(data, target=target, options=options)
     path = Path(source).expanduser()
     if not path.exists():
         more = "There is no file or folder of this name either."
@@ -107,7 +121,7 @@ def load_data(
     if record is not None:
         data = _load_like(path, target, task, strict, record)
     else:
-        data = _load_path(path, target, task, strict, {"seed": seed, "validation_share": validation_share, **options})
+        data = _load_path(path, target, task, strict, cut)
     if strict and data.set_aside:
         raise _refusal(path, data.set_aside)
     return replace(data, source=str(path.resolve()), root=None, target=target, task=task, options=options)
@@ -144,16 +158,40 @@ def _shape_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "dials": replace(HALFWAY, **dials)} if dials else others
 
 
+def _load_address(
+    name: str, target: str | None, task: str | None, strict: bool, cut: Mapping[str, Any]
+) -> Dataset | None:
+    """Load what `name` addresses: a Hugging Face data set, or shards; None where it is neither."""
+    path = Path(name).expanduser()
+    is_hub = name.startswith(PREFIX) or (path.is_dir() and is_saved(path))
+    if not is_hub and not are_shards(name):
+        return None
+    if task is not None:
+        raise UsageError(f"task is for labels in a CSV or an array; those of {name} are classes. Leave task out.")
+    if not is_hub:
+        if target is not None:
+            raise UsageError(f"target names a column, and shards have none; got {name}. Leave target out.")
+        return replace(_told(load_shards(name, strict=strict, **cut)), source=absolute_source(name))
+    address = parse_address(name) if name.startswith(PREFIX) else Address(name=name, folder=path.resolve())
+    prefix = PREFIX if name.startswith(PREFIX) else ""
+    source = name if address.folder is None else f"{prefix}{address.folder}"
+    return replace(_told(load_hub(address, target=target, strict=strict, **cut)), source=source)
+
+
+def _told(found: LabelledDataset) -> Dataset:
+    """Return the data set with what its loader has to say."""
+    return replace(found.dataset, notes=(found.layout, *found.notes), set_aside=found.set_aside)
+
+
 def _load_path(path: Path, target: str | None, task: str | None, strict: bool, cut: Mapping[str, Any]) -> Dataset:
     """Load a folder or a file; `cut` says how splits that are not given are cut."""
     suffix = path.suffix.lower()
     if path.is_dir() or is_label_file(path, target):
-        folder = load_folder(path, strict=strict, target=target, task=task, **cut)
-        return replace(folder.dataset, notes=(folder.layout, *folder.notes), set_aside=folder.set_aside)
+        return _told(load_folder(path, strict=strict, target=target, task=task, **cut))
     if target is not None and suffix not in TABLE_SUFFIXES:
         raise UsageError(
-            f"target names the column of a table ({', '.join(TABLE_SUFFIXES)}) to predict; got {path}. "
-            "Leave target out."
+            f"target names the column of a table ({', '.join(TABLE_SUFFIXES)}) or of an hf: data set to predict; got "
+            f"{path}. Leave target out."
         )
     if suffix in TABLE_SUFFIXES:
         table = load_table(path, target=target, task=task, **cut)
@@ -170,15 +208,19 @@ def _load_path(path: Path, target: str | None, task: str | None, strict: bool, c
 def _load_like(path: Path, target: str | None, task: str | None, strict: bool, record: InputRecord) -> Dataset:
     """Load other data for a network with its `record`; nothing is learned of it, so nothing is cut off."""
     suffix, task = path.suffix.lower(), task or ("classification" if record.class_names else "regression")
-    whole: dict[str, Any] = {"seed": 0, "validation_share": 0.0, "test_share": 0.0}
     if suffix in TABLE_SUFFIXES and isinstance(record, Standardisation):
         table = load_encoded_table(path, stored_encoding(record, path), record.class_names, target=target)
         return replace(table.dataset, notes=table.notes, set_aside=table.set_aside)
     if suffix in ARRAY_SUFFIXES:
-        array = load_array(path, task=task, reading=reading_of(record), **whole)
+        array = load_array(path, task=task, reading=reading_of(record), **WHOLE)
         data = replace(array.dataset, notes=array.notes)
     else:
-        data = _load_path(path, target, task, strict, whole)
+        data = _load_path(path, target, task, strict, WHOLE)
+    return _all_to_test(data)
+
+
+def _all_to_test(data: Dataset) -> Dataset:
+    """Return `data` with all of it in the test split, where it gives none."""
     if len(data.test):
         return data
     nothing = data.train[:0]

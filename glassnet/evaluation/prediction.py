@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from glassnet._device import autocast
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
+from glassnet._user_code import in_line, words_of
 from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds
 from glassnet.data.preprocessing import Preprocessing
@@ -93,10 +94,10 @@ def num_outputs(model: nn.Module, record: InputRecord) -> int:
             outputs = model(record.normalise(example))
     except Exception as error:  # the user's own code may raise anything
         what = "images" if isinstance(record, Preprocessing) else "inputs"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"The model does not take float32 {what} of {shape}: {reason}. "
-            "Build it for the data: build_model(name, input_shape=...), channels or features first."
+            f"The model does not take float32 {what} of {shape}: {words_of(error)}{in_line(error)}. "
+            "Build it for the data: build_model(name, input_shape=...), channels or features first. On the command "
+            "line, --size N resizes images."
         ) from None
     if not isinstance(outputs, Tensor):
         raise UsageError(f"A model gives one tensor of outputs (B, K); this one gave {type(outputs).__name__}.")

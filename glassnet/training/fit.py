@@ -23,7 +23,7 @@ from glassnet.training.config import TrainConfig
 from glassnet.training.epoch import EpochLoop, Timing
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
-from glassnet.training.objective import make_objective
+from glassnet.training.objective import Objective, make_objective
 from glassnet.training.observer import FitPlan, Observer, Progress, SilentObserver
 from glassnet.training.optimizer import build_optimizer
 from glassnet.training.processes import ALONE, Processes, distributed
@@ -71,6 +71,7 @@ def fit(
     config: TrainConfig,
     *,
     precision: str = "fp32",
+    objective: Objective | None = None,
     observer: Observer | None = None,
     on_epoch: Callable[[EpochEnd], None] = lambda end: None,
     on_state: Callable[[TrainingState], None] = lambda state: None,
@@ -79,7 +80,8 @@ def fit(
 ) -> FitResult:
     """Train `model` in place; call `on_epoch` after each epoch with what there is to save.
 
-    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own. The model,
+    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own, or what
+    `objective` says, which a loss of the user's own needs. The model,
     `train` and `validation` lie on one device. The result depends on the arguments alone: the global
     random state is neither read nor changed, and no observer can alter it.
 
@@ -98,7 +100,7 @@ def fit(
     if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
         name = "patience" if config.patience is not None else "schedule='plateau'"
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
-    objective = make_objective(config, record.class_names, num_outputs(model, record))
+    objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
     with (
         _laid_out(model, train) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),

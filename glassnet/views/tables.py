@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
@@ -24,7 +25,7 @@ def evaluation_view(evaluation: Evaluation | ValueEvaluation) -> RenderableType:
     top5 = "" if evaluation.top5_accuracy is None else f"   top-5 {evaluation.top5_accuracy:.2%}"
     headline = Text(
         f"accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of {evaluation.num_examples:,} right)"
-        f"{top5}   loss {evaluation.loss:.4f}"
+        f"{top5}   loss {'not known' if math.isnan(evaluation.loss) else f'{evaluation.loss:.4f}'}"
     )
     table = plain_table("class", "precision", "recall", "F1", "support")
     for row in evaluation.per_class:
