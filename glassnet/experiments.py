@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
-from glassnet.models.spec import ModelSpec
+from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
@@ -43,15 +44,20 @@ from glassnet.runs import (
     open_run,
     sources_of,
 )
+from glassnet.training.batch_size import check_batch_size, with_batch_size
+from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import Observer, fit, with_batch_size
+from glassnet.training.fit import FitResult, Observer, fit
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
 from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
+
+NUM_LOOKED_AT = 5000
+"""Training inputs that initial weights are computed from, where they are."""
 
 
 def train(
@@ -96,14 +102,17 @@ def train(
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
-    config = with_batch_size(config.resolved(), len(data.train))
+    config = config.resolved()
+    if isinstance(config.batch_size, int):
+        check_batch_size(config.batch_size * config.accumulate, len(data.train))
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
     objective = _check_model(model, spec, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
-    config = replace(config, loss=objective.loss.name)
+    model = model.to(device)
+    config = with_batch_size(replace(config, loss=objective.loss.name), len(data.train), model, preprocessing)
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
     with joined(device) as processes:
@@ -112,7 +121,7 @@ def train(
             if begun is not None:
                 return _resume(open_begun(begun, model), data, loss, processes, progress)
         experiment = _Experiment(
-            model=model.to(device),
+            model=model,
             data=data,
             preprocessing=preprocessing,
             config=config,
@@ -129,8 +138,18 @@ def train(
             except WorkError:
                 writer.discard()
                 raise
+        _initialise_from_data(experiment)
         path = processes.shared(writer.path if writer else None)
         return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
+
+
+def _initialise_from_data(experiment: _Experiment) -> None:
+    """Set the initial weights that come from training inputs, where the model has such and none were loaded."""
+    model, preprocessing = experiment.model, experiment.preprocessing
+    if not isinstance(model, HasDataInitialisation) or getattr(model, "loaded_weights", None) is not None:
+        return
+    examples = to_device(experiment.data.train[:NUM_LOOKED_AT], preprocessing, next(model.parameters()).device)
+    model.initialise_from(preprocessing.normalise(examples.inputs))
 
 
 def resume(
@@ -217,10 +236,13 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
     model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
+        started = time.perf_counter()
+        examples, validation = (to_device(part, preprocessing, device) for part in (data.train, data.validation))
+        preparing_s = time.perf_counter() - started
         result = fit(
             model,
-            to_device(data.train, preprocessing, device),
-            to_device(data.validation, preprocessing, device),
+            examples,
+            validation,
             preprocessing,
             experiment.config,
             precision=experiment.precision,
@@ -237,11 +259,14 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
         if experiment.processes.is_first and not writer.is_usable:
             writer.discard()
     if experiment.processes.is_first:
+        bound = _bound(result, preparing_s, device)
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
+            "bound": bound.to_dict(),
         }
+        observer.noted(str(bound))
         run = _finish(writer, experiment)
     experiment.processes.wait()
     return (
@@ -249,6 +274,18 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
         if experiment.processes.is_first
         else open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     )
+
+
+def _bound(result: FitResult, preparing_s: float, device: torch.device) -> Bound:
+    timing = result.timing
+    seconds = {
+        "decoding": preparing_s,
+        "data": timing.data_s,
+        "step": timing.step_s,
+        "validation": timing.validation_s,
+        "saving": timing.saving_s,
+    }
+    return find_bound(seconds, result.step_shares, device)
 
 
 def _kept(writer: RunWriter) -> str:

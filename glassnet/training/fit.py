@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from glassnet.data.loader import DeviceExamples
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.prediction import num_outputs
 from glassnet.training.average import moving_average
+from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
 from glassnet.training.compiled import compiled
 from glassnet.training.config import TrainConfig
@@ -31,7 +32,7 @@ from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
 
-__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "check_batch_size", "fit"]
+__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "fit"]
 
 USUAL_BATCH_SIZE = 64
 """Of `batch_size="auto"`, where the memory takes it."""
@@ -61,6 +62,8 @@ class FitResult:
     """`all epochs done`, `no lower hold-out loss for N epochs`, or `interrupted`."""
     timing: Timing
     """Where the time went."""
+    step_shares: Mapping[str, float]
+    """Share of the steps' time by kind of work; empty for a training too short to profile."""
 
 
 def fit(
@@ -96,7 +99,7 @@ def fit(
     Raises `UsageError` for a batch larger than the set, `NonFiniteLossError` where the loss is lost.
     """
     observer, config = observer or SilentObserver(), config.resolved()
-    config = with_batch_size(config, len(train))
+    config = with_batch_size(config, len(train), model, record)
     if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
         name = "patience" if config.patience is not None else "schedule='plateau'"
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
@@ -162,8 +165,12 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
     finally:
         loop.observer.stopped(stop_reason)
     return FitResult(
-        history=history, best_epoch=stopping.best_epoch, stop_reason=stop_reason, timing=loop.timing
-    )  # fmt: skip
+        history=history,
+        best_epoch=stopping.best_epoch,
+        stop_reason=stop_reason,
+        timing=loop.timing,
+        step_shares=loop.profile.shares(),
+    )
 
 
 def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[TrainingState, EpochRow | None]:
@@ -235,25 +242,3 @@ def _laid_out(model: nn.Module, train: DeviceExamples) -> Iterator[bool]:
         for kernel, strides in before:  # by strides: a kernel of one channel is contiguous in either layout
             laid_out = torch.empty_strided(kernel.shape, strides, dtype=kernel.dtype, device=kernel.device)
             kernel.data = laid_out.copy_(kernel.data)
-
-
-def with_batch_size(config: TrainConfig, num_examples: int) -> TrainConfig:
-    """Return `config` with a number for `all`; raise `UsageError` where a step would take more than there is."""
-    if config.batch_size == "all":
-        config = replace(config, batch_size=max(1, num_examples))
-    if config.batch_size == "auto":
-        config = replace(config, batch_size=max(1, min(USUAL_BATCH_SIZE, num_examples)))
-    assert isinstance(config.batch_size, int)
-    check_batch_size(config.batch_size * config.accumulate, num_examples)
-    return config
-
-
-def check_batch_size(batch_size: int, num_examples: int) -> None:
-    """Raise `UsageError` where a batch would be larger than the training set."""
-    if num_examples == 0:
-        raise UsageError("There is nothing to train on: expected at least one training example, got none.")
-    if batch_size > num_examples:
-        raise UsageError(
-            f"batch_size must be at most the {num_examples} training examples; got {batch_size}. "
-            f"Use batch_size={num_examples} for batch gradient descent."
-        )
