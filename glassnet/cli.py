@@ -34,6 +34,22 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 TargetOption = Annotated[str | None, typer.Option(help="Column of a table to predict; default: the last.")]
 StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
+FitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Images of other proportions: crop, pad or stretch them. Default: crop for a folder, else stretch."
+    ),
+]
+InterpolationOption = Annotated[str | None, typer.Option(help="nearest, bilinear (default), bicubic or lanczos.")]
+SizeOption = Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT|default|none",
+        help="Changes to training images, such as 'RandomCrop(padding=4),RandomHorizontalFlip'. "
+        "Default: what suits the data, for photographs.",
+    ),
+]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
@@ -55,7 +71,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the training.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
+    augment: AugmentOption = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
     ] = None,
@@ -75,13 +94,14 @@ def train(
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
     from glassnet._device import resolve_device
+    from glassnet.data.augmentation import DEFAULT
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
     from glassnet.data.standard import STANDARD_SETS
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import recipe, with_fitting_batch
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
 
     flags = {
         "epochs": epochs,
@@ -90,32 +110,46 @@ def train(
         "optimizer": optimizer,
         "device": device,
         "precision": precision,
+        "augment": augment,
     }
     options, fields = _split_settings(settings or [])
     config = _configured(recipe(data, model or "lenet5"), {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
-    if not quiet and examples.source not in STANDARD_SETS:
-        overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
-        typer.echo("\n".join(overview.lines()), err=True)
+    examples = load_data(
+        data, root, seed=config.seed, target=target, strict=strict, fit=fit, interpolation=interpolation
+    )
     if batch_size is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
+    if augment is None and "augment" not in fields:
+        config = with_usual_augmentation(config, examples)
     model = model or ("lenet5" if examples.train.is_image else "mlp")
     network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
+    if not quiet and examples.source not in STANDARD_SETS:
+        overview = describe_dataset(
+            examples, notes=examples.notes, set_aside=examples.set_aside, input_size=_input_size(network)
+        )
+        typer.echo("\n".join(overview.lines()), err=True)
     if weights is not None:
         loaded = load_weights(network, weights, keep_head=True)
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
+    if config.augment == DEFAULT and not quiet:
+        typer.echo("Training images are changed at random, as suits the data; --augment none leaves them.", err=True)
     run = train_run(network, examples, config, out=out, progress=not quiet)
-    result = run.record["result"]
+    result, used = run.record["result"], run.record["data"]
     if as_json:
-        _print_json({"run": str(run.path), "report": str(run.report_path), **result})
+        losses = {name: used[name] for name in ("cropped_share", "num_set_aside", "set_aside")}
+        _print_json({"run": str(run.path), "report": str(run.report_path), **result, **losses})
         return
     if "test_accuracy" in result:
         accuracy, count = result["test_accuracy"], len(examples.test)
         typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} right)")
     elif "test_rmse" in result:
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
+    if used["num_set_aside"]:
+        typer.echo(f"Set aside      {used['num_set_aside']:,} not used, such as {'; '.join(used['set_aside'][:3])}")
+    if run.config.augment not in ("", "none"):
+        typer.echo(f"Augmentation   {run.config.augment}")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
     typer.echo(f"Next           glassnet predict {run.path} IMAGE...")
@@ -133,11 +167,13 @@ def data(
         bool, typer.Option("--check", help="Look for duplicates, leakage, blank images, imbalance.")
     ] = False,
     show_augmented: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of augmented images.")
+        Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of images as training changes them.")
     ] = None,
-    augment: Annotated[
-        str | None, typer.Option(help="Such as 'RandomCrop(padding=4),RandomHorizontalFlip'. Default: by data set.")
-    ] = None,
+    augment: AugmentOption = None,
+    model: Annotated[str | None, typer.Option(help="The network whose input size is meant. Default: lenet5.")] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
     target: TargetOption = None,
     strict: StrictFlag = False,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
@@ -159,11 +195,14 @@ def data(
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
 
-    dataset = load_data(source, root, seed=seed, target=target, strict=strict)
-    overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside)
+    dataset = load_data(source, root, seed=seed, target=target, strict=strict, fit=fit, interpolation=interpolation)
+    input_size = None
+    if dataset.train.is_image and (model is not None or size is not None or show_augmented is not None):
+        input_size = _fitting_size(model or "lenet5", dataset, size)
+    overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside, input_size=input_size)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
-        _write_sheet(dataset, augment, show_augmented, seed)
+        _write_sheet(dataset, source, model or "lenet5", augment, input_size, show_augmented, seed)
     if as_json:
         _print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
         return
@@ -405,23 +444,31 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
     _print(rows_view(header, cells))
 
 
-def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) -> None:
-    """Write a picture of training images beside augmented versions of them."""
+def _write_sheet(
+    dataset: Dataset,
+    source: str,
+    model: str,
+    augment: str | None,
+    size: tuple[int, int] | None,
+    out: Path,
+    seed: int,
+) -> None:
+    """Write a picture of training images beside what `train` would make of them with the same arguments."""
     from glassnet._errors import WorkError
-    from glassnet.data.augmentation import augmentation_sheet, default_augmentation, parse_augmentation
+    from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation, resolve_augmentation
     from glassnet.data.preprocessing import make_preprocessing
+    from glassnet.data.transforms import RandomShift
+    from glassnet.recipes import recipe, with_usual_augmentation
 
-    if not dataset.train.is_image:
+    if size is None:
         raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
-    channels, height, width = dataset.train.input_shape
-    size = min(height, 64), min(width, 64)
-    augmentation = (
-        default_augmentation(dataset.name, dataset.class_names, channels, size=size)
-        if augment is None
-        else parse_augmentation(augment)
-    )
-    record = make_preprocessing(dataset.train[:64], size, dataset.framing)
-    sheet = augmentation_sheet(dataset.train, augmentation, record=record, seed=seed)
+    config = recipe(source, model)
+    augment = with_usual_augmentation(config, dataset).augment if augment is None else augment
+    record = make_preprocessing(dataset.train[:64], size, dataset.framing)  # the pixels do not hang on the figures
+    transforms = parse_augmentation(resolve_augmentation(augment, dataset.name, record)).transforms
+    if config.max_shift:
+        transforms = (RandomShift(max_shift=config.max_shift), *transforms)
+    sheet = augmentation_sheet(dataset.train, Augmentation(transforms), record=record, seed=seed)
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
@@ -477,6 +524,26 @@ def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, o
     elif size is not None:
         raise UsageError("--size is for images; these inputs are numbers. Leave it out.")
     return {"num_classes": data.train.num_outputs, "input_shape": shape}
+
+
+def _fitting_size(model: str, data: Dataset, size: int | None) -> tuple[int, int]:
+    """Return height and width of the input that `train` would give `model` for these images."""
+    from glassnet._errors import unknown_name
+    from glassnet.models import list_models
+
+    if model not in list_models():
+        raise unknown_name("model", model, list_models())
+    shape = _fitting_options(model, data, size)["input_shape"]
+    assert isinstance(shape, tuple)
+    return shape[1], shape[2]
+
+
+def _input_size(network: nn.Module) -> tuple[int, int] | None:
+    """Return height and width that a network was built for; None where its inputs are numbers."""
+    from glassnet.models import spec_of
+
+    spec = spec_of(network)
+    return (spec.input_shape[1], spec.input_shape[2]) if spec is not None and len(spec.input_shape) == 3 else None
 
 
 def _built(model: str, input_size: str | None, classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ from glassnet._device import describe_device, resolve_device, resolve_precision
 from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet._version import __version__
-from glassnet.data.augmentation import parse_augmentation
+from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
 from glassnet.data.examples import Dataset
-from glassnet.data.loader import to_device
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.images import SetAside
+from glassnet.data.loader import DeviceExamples, to_device
+from glassnet.data.preprocessing import Preprocessing, cropped_share
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
-from glassnet.recipes import recipe, with_fitting_batch
+from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
@@ -44,6 +46,9 @@ from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
+
+MOST_SET_ASIDE = 20
+"""How many of the files that were not used a run names; it counts them all."""
 
 
 def train(
@@ -76,19 +81,26 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = with_usual_augmentation(config, data)
     config = config.resolved()
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
+    config = replace(config, augment=resolve_augmentation(config.augment, data.name, preprocessing))
     objective = _check_model(model, spec, data, preprocessing, config)
     config = replace(config, loss=objective.loss.name)
+    train_split = to_device(data.train, preprocessing, device)
+    if len(train_split) < config.batch_size:  # files were set aside; the batch was checked with them
+        config = replace(config, batch_size=max(1, len(train_split)))
     name = spec.name if spec else type(model).__name__.lower()
     writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
     try:
-        record = _record(model, spec, data, config, device, precision)
+        record = _record(model, spec, data, preprocessing, config, device, precision)
         writer.save_start(record, preprocessing, None if spec else source_of(model))
-        result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
+        model = model.to(device)
+        validation = to_device(data.validation, preprocessing, device)
+        result = _fit(model, train_split, validation, preprocessing, config, precision, make_observer(progress), writer)
     except NonFiniteLossError as error:
         kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
         raise NonFiniteLossError(f"{error} {kept}") from None
@@ -100,23 +112,25 @@ def train(
         "num_epochs": len(result.history),
         "stop_reason": result.stop_reason,
     }
-    return _finish(writer, model, data, preprocessing, objective, record)
+    failures = (*train_split.set_aside, *validation.set_aside)
+    del train_split, validation  # their memory is needed for the test split
+    return _finish(writer, model, data, preprocessing, objective, record, failures)
 
 
 def _fit(
     model: nn.Module,
-    data: Dataset,
+    train_split: DeviceExamples,
+    validation: DeviceExamples,
     preprocessing: InputRecord,
     config: TrainConfig,
     precision: str,
     observer: Observer,
     writer: RunWriter,
 ) -> FitResult:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return fit(
         model,
-        to_device(data.train, preprocessing, device),
-        to_device(data.validation, preprocessing, device),
+        train_split,
+        validation,
         preprocessing,
         config,
         precision=precision,
@@ -206,6 +220,7 @@ def _record(
     model: nn.Module,
     spec: ModelSpec | None,
     data: Dataset,
+    preprocessing: InputRecord,
     config: TrainConfig,
     device: torch.device,
     precision: str,
@@ -231,10 +246,24 @@ def _record(
             "num_train": len(data.train),
             "num_validation": len(data.validation),
             "num_test": len(data.test),
+            **_losses(data, preprocessing),
         },
         "model": model_section(model, spec),
         "training": config.to_dict(),
     }
+
+
+def _losses(data: Dataset, preprocessing: InputRecord) -> dict[str, object]:
+    """What of the data does not reach the network: pixels that a crop throws away, files that were set aside."""
+    share = 0.0
+    if isinstance(preprocessing, Preprocessing) and preprocessing.fit == "crop":
+        share = cropped_share(data.image_sizes(), preprocessing.content_size)
+    return {"cropped_share": share, **_set_aside_entries(data.set_aside)}
+
+
+def _set_aside_entries(set_aside: Sequence[SetAside]) -> dict[str, object]:
+    first = [f"{failure.source}: {failure.reason}" for failure in set_aside[:MOST_SET_ASIDE]]
+    return {"num_set_aside": len(set_aside), "set_aside": first}
 
 
 def _finish(
@@ -244,19 +273,25 @@ def _finish(
     preprocessing: InputRecord,
     objective: Objective,
     record: dict[str, Any],
+    failures: Sequence[SetAside],
 ) -> Run:
-    """Judge the best weights on the test split, store the figures, write the report."""
+    """Judge the best weights on the test split, store the figures, write the report.
+
+    `failures` are the files of the other splits that could not be decoded.
+    """
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
-    if len(data.test):
-        examples = to_device(data.test, preprocessing, device)
+    examples = to_device(data.test, preprocessing, device)
+    if len(examples):
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
+    set_aside = _set_aside_entries((*data.set_aside, *failures, *examples.set_aside))
+    record = {**record, "data": {**record["data"], **set_aside}}
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, device=str(device))
-    write_report(run, data.test, evaluation, outputs)
+    write_report(run, data.test, evaluation, outputs, examples.positions)
     return run
 
 

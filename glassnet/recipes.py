@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from glassnet.data.augmentation import DEFAULT
+from glassnet.data.examples import Dataset
+from glassnet.data.image_files import ImageFiles
 from glassnet.training.config import TrainConfig
 
 RECIPES: dict[tuple[str, str], TrainConfig] = {
@@ -15,10 +18,23 @@ RECIPES: dict[tuple[str, str], TrainConfig] = {
 }
 """Configs chosen on the validation split. What is not listed gets `TrainConfig()`."""
 
+AUGMENTED = frozenset({"cifar10"})
+"""Standard sets of photographs."""
+
 
 def recipe(data_name: str, model_name: str | None) -> TrainConfig:
     """Return the config for training `model_name` on `data_name`: a listed one, or the defaults."""
     return RECIPES.get((data_name, model_name or ""), TrainConfig())
+
+
+def with_usual_augmentation(config: TrainConfig, data: Dataset) -> TrainConfig:
+    """Return `config` with the default augmentation where it is usual, for one that nobody asked for by name.
+
+    That is for photographs: files of images, and the sets in `AUGMENTED`. What a recipe says stays.
+    """
+    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or data.name in AUGMENTED):
+        return config
+    return replace(config, augment=DEFAULT)
 
 
 def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,13 +15,16 @@ from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
 from glassnet.data.image_files import ImageFiles
+from glassnet.data.loader import to_device
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
+from glassnet.evaluation.prediction import predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
 from glassnet.inspection.summary import summary
 from glassnet.runs import Run, judge
 from glassnet.training.checkpoint import write_text
 from glassnet.views.contents import (
+    DataLosses,
     EvaluationContents,
     FilterContents,
     ReportContents,
@@ -31,15 +35,20 @@ from glassnet.views.page import MOST_ERRORS_SHOWN, render_report
 
 
 def write_report(
-    run: Run, test: ExampleSet, evaluation: Evaluation | ValueEvaluation | None, outputs: Tensor | None
+    run: Run,
+    test: ExampleSet,
+    evaluation: Evaluation | ValueEvaluation | None,
+    outputs: Tensor | None,
+    positions: Tensor | None = None,
 ) -> Path:
     """Write the run's `report.html` and return its path.
 
-    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on `test`, or None where it is empty.
+    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on `test`, or None where it is empty; where files
+    of it were set aside, `positions` `(N,)` tells which example of `test` each row is of.
     """
     worst: tuple[WorstError, ...] = ()
     if outputs is not None and run.objective.is_classification:
-        worst = _worst_errors(run, test, run.objective.logits(outputs))
+        worst = _worst_errors(run, test, run.objective.logits(outputs), positions)
     write_text(run.report_path, render_report(report_contents(run, evaluation, worst)))
     return run.report_path
 
@@ -50,10 +59,12 @@ def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
     Raises `UsageError` where that data is not one that can be loaded by name, `WorkError` where it has changed.
     """
     test = run.load_data(root).test
-    if not len(test):
+    examples = to_device(test, run.preprocessing, run.device)
+    if not len(examples):
         return write_report(run, test, None, None)
-    outputs, labels = run.outputs(test)
-    return write_report(run, test, judge(run.objective, outputs, labels, run.class_names), outputs)
+    outputs = predict_outputs(run.model, examples.inputs, run.preprocessing)
+    evaluation = judge(run.objective, outputs, examples.labels, run.class_names)
+    return write_report(run, test, evaluation, outputs, examples.positions)
 
 
 def report_contents(
@@ -77,9 +88,20 @@ def report_contents(
         layers=layers.rows,
         num_parameters=layers.num_parameters,
         num_multiplications=layers.num_multiplications,
+        data_losses=_data_losses(run),
         config=_sections(run),
         created=record["glassnet"]["created"],
         glassnet_version=record["glassnet"]["version"],
+    )
+
+
+def _data_losses(run: Run) -> DataLosses | None:
+    """What of the data did not reach the network; None for a run that did not record it."""
+    data = run.record["data"]
+    if "num_set_aside" not in data:
+        return None
+    return DataLosses(
+        cropped_share=data["cropped_share"], num_set_aside=data["num_set_aside"], set_aside=tuple(data["set_aside"])
     )
 
 
@@ -98,13 +120,15 @@ def _value_contents(evaluation: ValueEvaluation) -> ValueContents:
     return ValueContents(**asdict(evaluation))
 
 
-def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstError, ...]:
+def _worst_errors(run: Run, test: ExampleSet, logits: Tensor, positions: Tensor | None) -> tuple[WorstError, ...]:
     """The images with the highest loss, as they are in the data set, before preprocessing."""
-    labels = test.aligned_to(run.class_names).labels
-    if len(labels) != len(logits):  # a file was damaged since the data was looked through: positions are not known
-        return ()
-    mistakes = worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN)
-    return tuple(WorstError(image=_picture(run, test, mistake.index), **asdict(mistake)) for mistake in mistakes)
+    places = torch.arange(len(test)) if positions is None else positions
+    labels = test.aligned_to(run.class_names).labels[places]
+    found = []
+    for mistake in worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN):
+        index = int(places[mistake.index])
+        found.append(WorstError(image=_picture(run, test, index), **{**asdict(mistake), "index": index}))
+    return tuple(found)
 
 
 def _picture(run: Run, test: ExampleSet, index: int) -> NDArray[np.uint8] | None:
@@ -131,4 +155,6 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
         if len(preprocessing[name]) > 12:
             preprocessing[name] = f"{len(preprocessing[name])} values, see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
-    return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}
+    sections = {title: run.record[name] for name, title in names.items()}
+    data = {name: value for name, value in sections["Data"].items() if name != "set_aside"}  # has a place of its own
+    return {**sections, "Data": data, "Preprocessing": preprocessing}

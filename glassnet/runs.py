@@ -30,6 +30,7 @@ from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
 from glassnet._types import PathArg
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
+from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
@@ -155,6 +156,8 @@ class Run:
                 f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
                 "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
             )
+        if isinstance(self.preprocessing, Preprocessing):  # as it was asked for then
+            return data.framed(self.preprocessing.fit, self.preprocessing.interpolation)
         return data
 
 

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from glassnet import build_model, cli, open_run
+from glassnet import build_model, cli, load_data, open_run
+from glassnet.data.augmentation import augmentation_sheet, parse_augmentation
 from glassnet.data.examples import Dataset
+from glassnet.data.preprocessing import Preprocessing
 from glassnet.runs import Run
 
 
@@ -236,6 +238,41 @@ def test_a_folder_of_photos_is_understood_trained_on_and_predicted(glassnet, pho
     assert all("digit 1" in line for line in out.splitlines()[1:])
     assert glassnet("train", photos, "--strict", "--out", photos.parent / "strict")[0] == 1
     assert "Removed" in glassnet("data", "--clear-cache")[1]
+
+
+def test_the_sheet_shows_what_training_with_the_same_words_does(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    for index, words in enumerate(([], ["--fit", "pad", "--augment", "none"], ["--size", "20", "--model", "mlp"])):
+        sheet, run = photos.parent / f"{index}.png", photos.parent / f"run {index}"
+        code, _, err = glassnet("data", photos, *words, "--show-augmented", sheet, "--seed", "3")
+        assert code == 0, err
+        assert glassnet("train", photos, *words, "--epochs", "1", "--out", run, "--quiet")[0] == 0
+        opened = open_run(run)
+        assert isinstance(opened.preprocessing, Preprocessing)
+        shown = augmentation_sheet(
+            load_data(photos, seed=3).train,
+            parse_augmentation(opened.config.augment),
+            record=opened.preprocessing,
+            seed=3,
+        )
+        with Image.open(sheet) as picture:
+            assert picture.tobytes() == shown.tobytes()
+        assert opened.config.augment == ("none" if index == 1 else f"RandomShift(max_shift={[2, 0, 1][index]})")
+
+
+def test_a_file_that_was_set_aside_is_named_at_the_end_of_training(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("train", photos, "--epochs", "1", "--out", photos.parent / "run", "--quiet")
+    assert code == 0
+    assert "Set aside      1 not used, such as digit 0/broken.png: expected an image that Pillow can read" in out
+    words = ("train", photos, "--epochs", "1", "--out", photos.parent / "run", "--json", "--fit", "pad")
+    result = json.loads(glassnet(*words)[1])
+    assert (result["num_set_aside"], result["cropped_share"]) == (1, 0)
+    assert result["set_aside"][0].startswith("digit 0/broken.png: ")
+
+
+def test_a_path_that_is_not_there_is_no_misspelt_data_set(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = glassnet("data", f"{photos}x")
+    assert code == 2
+    assert f"there is nothing at {photos}x. Did you mean {photos}" in err
 
 
 def test_a_table_an_array_and_a_toy_are_trained_on(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -16,24 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glassnet._errors import GlassnetError, UsageError, WorkError
-from glassnet._seed import seeded_generator
 from glassnet._types import PathArg, Shape
 from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.splits import stratified_cut
+from glassnet.data.splits import SPLIT_WORDS, cut_positions
 
 INPUT_NAMES = ("x", "inputs", "images", "data")
 LABEL_NAMES = ("y", "labels", "targets")
 CLASS_NAMES = "class_names"
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""The words for the splits, in lower case; also those of a table's `split` column."""
 CHUNK_ROWS = 4096
 """Rows that are looked at or converted at a time, so that no second copy of a large array is made in float64."""
 
@@ -98,42 +87,6 @@ def _read_sets(arrays: Mapping[str, Array], others: Sequence[str]) -> tuple[dict
     inputs, told_inputs = _inputs(parts["inputs"])
     sets, told_labels = _examples(inputs, parts["labels"], class_names)
     return sets, [*(f"'{key}' is not used" for key in others), told_inputs, told_labels]
-
-
-def cut_positions(
-    labels: Tensor, seed: int, validation_share: float, test_share: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut `labels` `(N, ...)` at random; return the positions to train, to validate and to test, each ascending.
-
-    Both are shares of each class, or of all rows where the labels are values. A share above 0 gives one example at
-    least, taken from the largest class. Raises `UsageError` for shares that leave nothing to train, and for too few
-    examples.
-    """
-    if not (validation_share >= 0 and test_share >= 0 and validation_share + test_share < 1):
-        raise UsageError(
-            "The shares to validate and to test must be at least 0 and below 1 together; "
-            f"got {validation_share} and {test_share}. Try 0.1 and 0.2."
-        )
-    classes = torch.zeros(len(labels), dtype=torch.int64) if labels.is_floating_point() else labels
-    kept, test = _cut_some(classes, test_share, seed, "test")
-    train, validation = _cut_some(classes[kept], validation_share / (1 - test_share), seed, "validation")
-    return kept[train], kept[validation], test
-
-
-def _cut_some(classes: Tensor, share: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    kept, cut = stratified_cut(classes, share, seed, purpose)
-    if len(cut) or not share:
-        return kept, cut
-    values, counts = classes.unique(return_counts=True)
-    if not len(counts) or counts.max() < 2:
-        raise UsageError(
-            f"Expected enough examples to cut some off for {purpose}; got {len(classes)}, no two of one class. "
-            f"Add examples, or set {purpose}_share to 0."
-        )
-    members = (classes == values[counts.argmax()]).nonzero().flatten()
-    chosen = torch.randint(len(members), (1,), generator=seeded_generator(seed, purpose, "one"))
-    cut = members[chosen]
-    return torch.tensor([place for place in range(len(classes)) if place != int(cut)]), cut
 
 
 def _complete(

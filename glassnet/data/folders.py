@@ -18,12 +18,10 @@ from PIL import Image
 
 from glassnet._errors import UsageError, WorkError, nearest_names
 from glassnet.data.checks import ImageFacts, each_file, examine_image
-from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.label_files import (
-    SPLIT_NAMES,
-    SPLITS,
     SUFFIXES,
     LabelledFile,
     LabelledFiles,
@@ -35,7 +33,7 @@ from glassnet.data.label_files import (
     read_label_file,
     shown,
 )
-from glassnet.data.splits import stratified_cut
+from glassnet.data.splits import SPLIT_WORDS, SPLITS, stratified_cut
 
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
 """What systems leave beside files, in lower case; ignored without a word, like names that begin with a dot."""
@@ -76,6 +74,10 @@ def load_folder(
     `seed`: `validation_share` and `test_share` are shares of all that is to be cut. Copies of a file within a class
     stay on one side of a cut. Classes are the sorted names of the training split. Colour is kept unless every
     image is stored as grey.
+
+    The images are fitted by `crop`, the centre at its own proportions, as networks for photographs are mostly trained
+    and tested: `stretch` would change shapes, by another factor in each image, and `pad` spends input on borders.
+    `cropped_share` tells what that throws away; `gn.load_data(path, fit="pad")` keeps all of it.
 
     Raises `UsageError` for what is no such folder, fewer than two classes, or a class that training lacks, and
     `WorkError` where the folder cannot be read or, with `strict`, a file had to be set aside.
@@ -242,7 +244,7 @@ def _split_folders(walk: _Walk) -> tuple[dict[str, Path], list[str]]:
     """
     by_split: dict[str, list[Path]] = defaultdict(list)
     for folder in walk.entries(walk.root)[0]:
-        by_split[SPLIT_NAMES.get(folder.name.lower(), "")].append(folder)
+        by_split[SPLIT_WORDS.get(folder.name.lower(), "")].append(folder)
     others = by_split.pop("", [])
     named = [folder for folders in by_split.values() for folder in folders]
     walk.above |= {_identity(folder) for folder in named}  # before a link in one of them is looked at
@@ -368,7 +370,16 @@ def _dataset(
         class_names,
     )
     train, validation, test = (everything[torch.tensor([split == name for split in splits])] for name in SPLITS)
-    return Dataset(name, train, validation, test, seed=seed, validation_share=validation_share, root=str(root))
+    return Dataset(
+        name,
+        train,
+        validation,
+        test,
+        seed=seed,
+        framing=Framing(fit="crop"),
+        validation_share=validation_share,
+        root=str(root),
+    )
 
 
 def _class_notes(dataset: Dataset, files: LabelledFiles) -> Iterator[str]:

@@ -13,24 +13,13 @@ from typing import NamedTuple
 
 from glassnet._errors import UsageError, WorkError, nearest_names, unknown_name
 from glassnet.data.images import SetAside
+from glassnet.data.splits import SPLIT_WORDS
 
 FILE_COLUMNS = ("filename", "file", "image", "path")
 LABEL_COLUMNS = ("label", "class", "target")
 SPLIT_COLUMN = "split"
 DELIMITERS = (",", ";", "\t")
 SUFFIXES = (".csv", ".tsv")
-SPLITS = ("train", "validation", "test")
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call a split, in lower case, and what it is called here."""
 
 
 class LabelledFile(NamedTuple):
@@ -218,9 +207,9 @@ def _row(path: Path, line: int, cells: list[str], columns: _Columns) -> _Row | S
     if not label:
         return SetAside(printable(file), f"no label in {printable(path.name)}")
     word = "" if columns.split is None else cells[columns.split].strip()
-    if columns.split is not None and word.lower() not in SPLIT_NAMES:
-        raise unknown_name("split", word, SPLIT_NAMES, f"It stands in line {line} of {path}, for {printable(file)}.")
-    return _Row(line, file, label, SPLIT_NAMES.get(word.lower(), ""))
+    if columns.split is not None and word.lower() not in SPLIT_WORDS:
+        raise unknown_name("split", word, SPLIT_WORDS, f"It stands in line {line} of {path}, for {printable(file)}.")
+    return _Row(line, file, label, SPLIT_WORDS.get(word.lower(), ""))
 
 
 class _Finder:

@@ -6,10 +6,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from glassnet._errors import UsageError, WorkError, unknown_name
+from glassnet._errors import UsageError, WorkError, nearest_names, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.arrays import load_array
-from glassnet.data.examples import Dataset
+from glassnet.data.examples import Dataset, Framing
 from glassnet.data.folders import load_folder
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import is_label_file
@@ -46,6 +46,8 @@ def load_data(
     target: str | None = None,
     download: bool = True,
     strict: bool = False,
+    fit: str | None = None,
+    interpolation: str | None = None,
 ) -> Dataset:
     """Load a data set in three splits from a name or a path; `dataset.notes` says what was understood.
 
@@ -61,8 +63,26 @@ def load_data(
     aside, with the reason, in `dataset.set_aside`; with `strict` they are an error instead. The test split is the
     published one where there is one; the others are cut by `seed`.
 
+    `fit` and `interpolation` say how images of other proportions come into a network's input (see `Preprocessing`);
+    None takes the data set's own: `crop` for a folder of images, `stretch` for a standard set.
+
     Raises `UsageError` for what is none of these, and `WorkError` for data that cannot be read.
     """
+    Framing(fit="crop" if fit is None else fit)  # an unknown word is refused before any work
+    Framing(interpolation="bilinear" if interpolation is None else interpolation)
+    data = _load(source, root, seed, validation_share, target, download, strict)
+    return data.framed(fit, interpolation)
+
+
+def _load(
+    source: PathArg,
+    root: PathArg | None,
+    seed: int,
+    validation_share: float,
+    target: str | None,
+    download: bool,
+    strict: bool,
+) -> Dataset:
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"Expected the name or the path of a data set; got {source!r}.")
     name = str(source)
@@ -73,6 +93,8 @@ def load_data(
     if name in TOYS:
         return replace(load_toy(name, seed=seed, validation_share=validation_share), source=name)
     path = Path(source).expanduser()
+    if not os.path.exists(path) and (path.name != name or path.suffix):
+        raise _nothing_there(path)
     if not path.exists():
         more = "There is no file or folder of this name either."
         raise unknown_name("data set", name, list_datasets(), more)
@@ -99,6 +121,13 @@ def _load_path(path: Path, target: str | None, seed: int, validation_share: floa
         f"Expected a folder, a table ({', '.join(TABLES)}) or arrays ({', '.join(ARRAYS)}); got {path}. "
         "Put images in a folder for each class."
     )
+
+
+def _nothing_there(path: Path) -> UsageError:
+    beside = [str(other) for other in path.parent.iterdir()] if os.access(path.parent, os.R_OK | os.X_OK) else []
+    near = nearest_names(str(path), beside)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "Check the path, or choose a name of `glassnet datasets`."
+    return UsageError(f"Expected a folder or a file of data; there is nothing at {path}. {hint}")
 
 
 def _refusal(path: Path, set_aside: tuple[SetAside, ...]) -> WorkError:

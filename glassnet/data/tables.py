@@ -16,7 +16,6 @@ from torch import Tensor
 
 from glassnet._errors import GlassnetError, UsageError, WorkError, unknown_name
 from glassnet._types import PathArg
-from glassnet.data.arrays import SPLIT_WORDS, cut_positions
 from glassnet.data.columns import (
     Cells,
     ColumnEncoding,
@@ -34,6 +33,7 @@ from glassnet.data.columns import (
 )
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.images import SetAside
+from glassnet.data.splits import SPLIT_WORDS, cut_positions
 
 __all__ = ["ColumnEncoding", "ColumnRecord", "TableData", "TableEncoding", "load_table"]
 

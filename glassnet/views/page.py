@@ -41,6 +41,7 @@ from glassnet.views.wording import (
     headline,
     key_figures,
     lead,
+    losses_sentences,
     plural,
     share,
     speed_sentence,
@@ -81,6 +82,7 @@ def render_report(contents: ReportContents) -> str:
         worst=_worst_errors(contents),
         has_long_names=any(text_width(name, 1) > 7 for name in contents.class_names),
         filters=None if contents.filters is None else _filter_parts(contents.filters),
+        losses=losses_sentences(contents.data_losses),
         config={name: _entries(section) for name, section in contents.config.items()},
         most_layers_open=MOST_LAYERS_OPEN,
     )
