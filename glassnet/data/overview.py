@@ -164,7 +164,7 @@ def describe_dataset(
     set_aside: Sequence[SetAside] = (),
     input_size: tuple[int, int] | None = None,
 ) -> Overview:
-    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `FolderData`).
+    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `LabelledDataset`).
 
     `input_size` is the height and width of the network's input, where it is known.
     """

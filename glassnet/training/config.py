@@ -12,7 +12,7 @@ from typing import Any
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import DEFAULT, parse_augmentation
-from glassnet.nn.losses import LOSSES
+from glassnet.nn.losses import LOSSES, is_own_loss
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import SCHEDULES, WARMUPS
 
@@ -43,7 +43,7 @@ class TrainConfig:
     """Share of the steps over which the learning rate rises from zero; None: 0.2 for `one-cycle`, else 0."""
     loss: str | None = None
     """A name of `glassnet.nn.losses.LOSSES`; None takes the task's own: `squared-error`, `binary-cross-entropy` or
-    `cross-entropy`."""
+    `cross-entropy`. That of a user's own loss, `losses.py:focal`, is recorded here; `gn.train(loss=focal)` sets it."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
@@ -80,7 +80,7 @@ class TrainConfig:
         for kind, value, known in (
             ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
             ("schedule", self.schedule, tuple(SCHEDULES)),
-            ("loss", self.loss, (None, *LOSSES)),
+            ("loss", None if is_own_loss(self.loss) else self.loss, (None, *LOSSES)),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:

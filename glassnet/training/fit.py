@@ -123,12 +123,14 @@ def fit(
     config: TrainConfig,
     *,
     precision: str = "fp32",
+    objective: Objective | None = None,
     observer: Observer | None = None,
     on_epoch: Callable[[EpochEnd], None] = lambda end: None,
 ) -> FitResult:
     """Train `model` in place; call `on_epoch` after each epoch with what there is to save.
 
-    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own. The model,
+    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own, or what
+    `objective` says, which a loss of the user's own needs. The model,
     `train` and `validation` lie on one device. The result depends on the arguments alone: the global
     random state is neither read nor changed, and no observer can alter it. Ctrl-C ends the epoch after the current
     step: what is done is evaluated, saved and returned.
@@ -148,7 +150,7 @@ def fit(
         device=train.labels.device,
         precision=precision,
     )
-    objective = make_objective(config, record.class_names, num_outputs(model, record))
+    objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
     optimizer = build_optimizer(model, config)
     loop = _Loop(model, optimizer, train, validation, record, objective, config, plan, observer)
     stopping, history, stop_reason = EarlyStopping(config.patience), History(), "all epochs done"
