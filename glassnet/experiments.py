@@ -329,7 +329,7 @@ def _finish(
     record = {**record, "data": {**record["data"], **set_aside}}
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, loss=loss, device=str(device))
-    write_report(run, data.test, evaluation, outputs, examples.positions)
+    write_report(run, data.test, examples, evaluation, outputs)
     return run
 
 

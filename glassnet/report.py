@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
 from glassnet.data.image_files import ImageFiles
-from glassnet.data.loader import to_device
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
 from glassnet.evaluation.prediction import predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
@@ -38,18 +34,18 @@ from glassnet.views.page import MOST_ERRORS_SHOWN, render_report
 def write_report(
     run: Run,
     test: ExampleSet,
+    fitted: DeviceExamples,
     evaluation: Evaluation | ValueEvaluation | None,
     outputs: Tensor | None,
-    positions: Tensor | None = None,
 ) -> Path:
     """Write the run's `report.html` and return its path.
 
-    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on `test`, or None where it is empty; where files
-    of it were set aside, `positions` `(N,)` tells which example of `test` each row is of.
+    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on the N examples of `test` that could be
+    `fitted`, or None where there are none.
     """
     worst: tuple[WorstError, ...] = ()
     if outputs is not None and run.objective.is_classification:
-        worst = _worst_errors(run, test, run.objective.logits(outputs), positions)
+        worst = _worst_errors(run, test, fitted, run.objective.logits(outputs))
     write_text(run.report_path, render_report(report_contents(run, evaluation, worst)))
     return run.report_path
 
@@ -62,10 +58,10 @@ def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
     test = run.load_data(root).test
     examples = to_device(test, run.preprocessing, run.device)
     if not len(examples):
-        return write_report(run, test, None, None)
+        return write_report(run, test, examples, None, None)
     outputs = predict_outputs(run.model, examples.inputs, run.preprocessing)
     evaluation = judge(run.objective, outputs, examples.labels, run.class_names)
-    return write_report(run, test, evaluation, outputs, examples.positions)
+    return write_report(run, test, examples, evaluation, outputs)
 
 
 def report_contents(
@@ -121,23 +117,15 @@ def _value_contents(evaluation: ValueEvaluation) -> ValueContents:
     return ValueContents(**asdict(evaluation))
 
 
-def _worst_errors(run: Run, test: ExampleSet, logits: Tensor, positions: Tensor | None) -> tuple[WorstError, ...]:
-    """The images with the highest loss, as they are in the data set, before preprocessing."""
-    places = torch.arange(len(test)) if positions is None else positions
-    labels = test.aligned_to(run.class_names).labels[places]
+def _worst_errors(run: Run, test: ExampleSet, fitted: DeviceExamples, logits: Tensor) -> tuple[WorstError, ...]:
+    """The images with the highest loss: as they are in the data set, or, of files, as the network sees them."""
+    pictures = (fitted.inputs if isinstance(test.inputs, ImageFiles) else test.inputs) if test.is_image else None
     found = []
-    for mistake in worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN):
-        index = int(places[mistake.index])
-        found.append(WorstError(image=_picture(run, test, index), **{**asdict(mistake), "index": index}))
+    for mistake in worst_mistakes(logits, fitted.labels.cpu(), run.class_names, MOST_ERRORS_SHOWN):
+        image = None if pictures is None else pictures[mistake.index].cpu().numpy()
+        index = mistake.index if fitted.positions is None else int(fitted.positions[mistake.index])
+        found.append(WorstError(image=image, **{**asdict(mistake), "index": index}))
     return tuple(found)
-
-
-def _picture(run: Run, test: ExampleSet, index: int) -> NDArray[np.uint8] | None:
-    """Return one image `(C, H, W)` as it is in the data set; a file as the network sees it; None for numbers."""
-    if isinstance(test.inputs, ImageFiles) and isinstance(run.preprocessing, Preprocessing):
-        pixels: NDArray[np.uint8] = run.preprocessing.fit_inputs(test.inputs)[index].numpy()  # decoded and mapped
-        return pixels
-    return test.inputs[index].numpy() if isinstance(test.inputs, Tensor) and test.is_image else None
 
 
 def _first_filters(run: Run) -> FilterContents | None:
