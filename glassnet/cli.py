@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from glassnet._user_code import Address
     from glassnet.data.examples import Dataset
+    from glassnet.data.images import SetAside
     from glassnet.data.records import InputRecord
     from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
@@ -175,7 +177,7 @@ def train(
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     if config.augment == DEFAULT and not quiet:
-        typer.echo("Training images are changed at random, as suits the data; --augment none leaves them.", err=True)
+        _say_usual_augmentation(examples, network)
     run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet)
     result, used = run.record["result"], run.record["data"]
     if as_json:
@@ -288,8 +290,7 @@ def evaluate(
     examples = opened.load_data(root) if data is None else opened.load_other(data, root)
     for note in examples.notes if data is not None else ():
         typer.echo(f"Note: {note}", err=True)
-    for failure in examples.set_aside if data is not None else ():
-        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    _say_set_aside(examples.set_aside if data is not None else ())
     evaluation = opened.evaluate(getattr(examples, split))
     _say_unknown_loss(opened)
     if as_json:
@@ -327,8 +328,7 @@ def predict(
         _print(predictions_view(predictions))
     for note in predictions.notes:
         typer.echo(f"Note: {note}", err=True)
-    for failure in predictions.set_aside:
-        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    _say_set_aside(predictions.set_aside)
     if predictions.set_aside:
         typer.echo(
             f"{len(predictions.set_aside)} of {len(predictions.set_aside) + len(predictions)} not read.", err=True
@@ -629,9 +629,10 @@ def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, o
 def _fitting_size(model: str, data: Dataset, size: int | None) -> tuple[int, int]:
     """Return height and width of the input that `train` would give `model` for these images."""
     from glassnet._errors import unknown_name
+    from glassnet._user_code import is_address
     from glassnet.models import list_models
 
-    if model not in list_models():
+    if model not in list_models() and not is_address(model):
         raise unknown_name("model", model, list_models())
     shape = _fitting_options(model, data, size)["input_shape"]
     assert isinstance(shape, tuple)
@@ -639,10 +640,13 @@ def _fitting_size(model: str, data: Dataset, size: int | None) -> tuple[int, int
 
 
 def _input_size(network: nn.Module) -> tuple[int, int] | None:
-    """Return height and width that a network was built for; None where its inputs are numbers."""
+    """Return height and width that a network was built for; None where that is not known, and for numbers."""
     from glassnet.models import spec_of
+    from glassnet.models.user_model import user_spec_of
 
-    spec = spec_of(network)
+    spec, users = spec_of(network), user_spec_of(network)
+    if users is not None:
+        return users.input_size
     return (spec.input_shape[1], spec.input_shape[2]) if spec is not None and len(spec.input_shape) == 3 else None
 
 
@@ -666,6 +670,25 @@ def _users_network(
     files = ", ".join((str(address.path), *beside))
     typer.echo(f"Network        {address.name}({given}); its source, which a run keeps: {files}", err=True)
     return network
+
+
+def _say_set_aside(failures: Iterable[SetAside]) -> None:
+    from glassnet.data.label_files import printable
+
+    for failure in failures:
+        typer.echo(f"Set aside: {printable(f'{failure.source}: {failure.reason}')}", err=True)
+
+
+def _say_usual_augmentation(data: Dataset, network: nn.Module) -> None:
+    """Say what `default` comes to for these images, where it comes to anything."""
+    from glassnet.data.augmentation import default_augmentation
+
+    if not data.train.is_image:
+        return
+    channels, height, width = data.train.input_shape
+    usual = default_augmentation(data.name, data.class_names, channels, size=_input_size(network) or (height, width))
+    if usual:
+        typer.echo(f"Training images are changed at random: {usual}; --augment none leaves them.", err=True)
 
 
 def _say_unknown_loss(run: Run) -> None:
@@ -703,14 +726,15 @@ def _built(
 
 
 def _expand_folders(paths: list[Path]) -> list[Path]:
-    """Replace each folder by the image files that lie in it, sorted; other paths stay, whatever they are."""
+    """Replace each folder by the image files that lie in it, sorted, hidden ones left out; other paths stay."""
     from PIL import Image
 
     known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     expanded: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+            seen = (file for file in path.iterdir() if not file.name.startswith("."))
+            inside = sorted(file for file in seen if file.suffix.lower() in known)
             expanded += inside or [path]  # a folder without images is named among what was set aside
         else:
             expanded.append(path)

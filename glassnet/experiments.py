@@ -20,6 +20,7 @@ from glassnet._version import __version__
 from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
 from glassnet.data.examples import Dataset
 from glassnet.data.images import SetAside
+from glassnet.data.label_files import printable
 from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing, cropped_share
 from glassnet.data.records import InputRecord, make_record
@@ -299,7 +300,7 @@ def _losses(data: Dataset, preprocessing: InputRecord) -> dict[str, object]:
 
 
 def _set_aside_entries(set_aside: Sequence[SetAside]) -> dict[str, object]:
-    first = [f"{failure.source}: {failure.reason}" for failure in set_aside[:MOST_SET_ASIDE]]
+    first = [printable(f"{failure.source}: {failure.reason}") for failure in set_aside[:MOST_SET_ASIDE]]
     return {"num_set_aside": len(set_aside), "set_aside": first}
 
 

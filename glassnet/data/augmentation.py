@@ -12,6 +12,7 @@ import ast
 import itertools
 import re
 import typing
+import unicodedata
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from glassnet._errors import UsageError, unknown_name
 from glassnet._seed import seeded_generator
 from glassnet._types import Shape
 from glassnet.data.examples import ExampleSet
+from glassnet.data.label_files import printable
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 from glassnet.data.transforms import (
@@ -288,9 +290,9 @@ DEFAULT = "default"
 """Stands in a config for the augmentation that suits the data."""
 NUMBER_WORDS = frozenset(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
 TELLING_WORDS = NUMBER_WORDS | {"digit", "letter", "character", "class", "label", "east", "west"}
+"""Words in class names whose pictures a mirror may turn into another class, or that do not say what is pictured."""
 HANDED_PARTS = ("left", "right", "clockwise")
 """Likewise, also within a word such as `TurnLeft`."""
-"""Words in class names whose pictures a mirror may turn into another class, or that do not say what is pictured."""
 GREY_THINGS = frozenset(("fashion-mnist",))
 """Grey sets of things that a mirror leaves what they are."""
 
@@ -429,9 +431,15 @@ def _caption(label: Tensor, class_names: Sequence[str]) -> list[str]:
     if not class_names:
         return [" ".join(f"{value:.3g}" for value in label.flatten().tolist())]
     if not label.ndim:
-        return [class_names[int(label)]]
-    shares = sorted(zip(label.tolist(), class_names, strict=True), reverse=True)
+        return [_drawable(class_names[int(label)])]
+    shares = sorted(zip(label.tolist(), map(_drawable, class_names), strict=True), reverse=True)
     return [f"{share:.0%} {name}" if share < 0.995 else name for share, name in shares if share >= 0.005]
+
+
+def _drawable(name: str) -> str:
+    """Return a name in one line and without accents, as the letters of Pillow's own font have none."""
+    letters = unicodedata.normalize("NFKD", printable(name))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _shortened(text: str, width: int, font: Font) -> str:
