@@ -224,7 +224,7 @@ def test_a_folder_of_photos_is_understood_trained_on_and_predicted(glassnet, pho
     code, out, _ = glassnet("data", photos, "--check", "--show-augmented", sheet)
     assert code == 0
     assert "photos: 40 images, 2 classes" in out
-    assert "Set aside: 1 files" in out
+    assert "Set aside: 1\n  1  expected an image that Pillow can read" in out
     with Image.open(sheet) as picture:
         assert picture.width > 100
     run = photos.parent / "run"

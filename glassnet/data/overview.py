@@ -106,7 +106,7 @@ class Overview:
         if self.notes:
             lines += ["", "Notes", *(f"  - {printable(note)}" for note in self.notes)]
         if self.set_aside:
-            lines += ["", f"Set aside: {len(self.set_aside):,} files", *_reasons(self.set_aside)]
+            lines += ["", f"Set aside: {len(self.set_aside):,}", *_reasons(self.set_aside)]
         return lines
 
     def to_dict(self) -> dict[str, Any]:

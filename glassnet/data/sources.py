@@ -141,7 +141,8 @@ def _load(
     if not os.path.exists(path) and (path.name != name or path.suffix):
         raise _nothing_there(path)
     if not path.exists():
-        more = "There is no file or folder of this name either."
+        near = nearest_names(name, _listed(Path()))
+        more = f"There is no file or folder of this name either{f'; the nearest is ./{near[0]}' if near else ''}."
         raise unknown_name("data set", name, list_datasets(), more)
     if record is not None:
         data = _load_like(path, target, task, strict, record)
@@ -230,9 +231,12 @@ def _load_path(path: Path, target: str | None, task: str | None, strict: bool, c
     )
 
 
+def _listed(folder: Path) -> list[str]:
+    return os.listdir(folder) if os.access(folder, os.R_OK | os.X_OK) else []
+
+
 def _nothing_there(path: Path) -> UsageError:
-    beside = [str(other) for other in path.parent.iterdir()] if os.access(path.parent, os.R_OK | os.X_OK) else []
-    near = nearest_names(str(path), beside)
+    near = [str(path.with_name(other)) for other in nearest_names(path.name, _listed(path.parent))]
     hint = f"Did you mean {' or '.join(near)}?" if near else "Check the path, or choose a name of `glassnet datasets`."
     return UsageError(f"Expected a folder or a file of data; there is nothing at {path}. {hint}")
 

@@ -40,6 +40,23 @@ def stratified_cut(labels: Tensor, share: float, seed: int, purpose: str) -> tup
     return (~is_cut).nonzero().flatten(), is_cut.nonzero().flatten()
 
 
+def scattered_cut(labels: Tensor, share: float, seed: int, purpose: str) -> Tensor:
+    """Cut a `share` of all out of `labels` `(N,)` where no class is large enough; return the positions, ascending.
+
+    `floor(N * share)` classes, drawn at random from those with two examples at least, give one example each.
+    """
+    generator = seeded_generator(seed, purpose, "scattered")
+    order = torch.randperm(len(labels), generator=generator)
+    values, counts = labels.unique(return_counts=True)
+    willing = set(values[counts > 1].tolist())
+    chosen: list[int] = []
+    for position in order.tolist():
+        if len(chosen) < int(len(labels) * share) and (label := int(labels[position])) in willing:
+            willing.remove(label)
+            chosen.append(position)
+    return torch.tensor(sorted(chosen), dtype=torch.int64)
+
+
 def cut_positions(
     labels: Tensor, seed: int, validation_share: float, test_share: float
 ) -> tuple[Tensor, Tensor, Tensor]:

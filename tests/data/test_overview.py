@@ -67,7 +67,7 @@ def test_the_lines_are_aligned_also_with_wide_letters(photos: Overview) -> None:
         "Notes",
         "  - One note.",
         "",
-        "Set aside: 6 files",
+        "Set aside: 6",
         "  5  truncated (0 bytes): 'cat/0.png', 'cat/1.png', 'cat/2.png' and 2 more",
         "  1  text: 'x.txt'",
     ]
@@ -139,7 +139,7 @@ def test_many_different_reasons_are_cut_short() -> None:
     data = Dataset("x", *(split([0, 1], ("a", "b")) for _ in range(3)), seed=0)
     lines = describe_dataset(data, set_aside=aside).lines()
     assert lines[-1] == "  3  for other reasons"
-    assert len(lines) - lines.index("Set aside: 13 files") == 12
+    assert len(lines) - lines.index("Set aside: 13") == 12
 
 
 def test_what_a_crop_throws_away_is_said_for_the_input_or_for_a_square() -> None:
