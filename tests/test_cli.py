@@ -269,6 +269,66 @@ def test_a_file_that_was_set_aside_is_named_at_the_end_of_training(glassnet, pho
     assert result["set_aside"][0].startswith("digit 0/broken.png: ")
 
 
+def test_a_hostile_folder_is_trained_on_and_its_names_harm_nothing(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    (photos / "digit 0").rename(photos / "zero\n\x1b[31m 日本")
+    (photos / "digit 1").rename(photos / "œuf & <b>one")
+    held = photos / "œuf & <b>one"
+    for index, path in enumerate(sorted(held.iterdir())[:8]):
+        path.rename(held / f"a \u202e{index}\n.PNG")
+    (held / ".hidden.png").write_bytes(b"x")
+    (held / "round").symlink_to(photos)
+    (photos / "only broken").mkdir()
+    (photos / "only broken" / "1.JPG").write_bytes(b"\xff\xd8\xff")
+    os.mkfifo(held / "pipe.png")
+    run = photos.parent / "run"
+    code, out, err = glassnet("train", photos, "--epochs", "1", "--out", run)
+    assert code == 0, err
+    assert "No image could be used of: 'only broken'" in err
+    assert len(open_run(run).class_names) == 2
+    assert "Set aside      4 not used" in out
+    code, predicted, told = glassnet("predict", run, held)
+    assert code == 1
+    assert len(predicted.splitlines()) == 21
+    assert "1 of 21 not read" in told
+    code, figures, _ = glassnet("evaluate", run)
+    assert code == 0
+    for text in (out, err, predicted, told, figures):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+    page = (run / "report.html").read_text()
+    assert "&lt;b&gt;one" in page
+    assert "<b>one" not in page
+    assert "\x1b" not in page
+
+
+def test_a_disk_without_room_for_the_images_is_said_and_the_next_attempt_works(
+    glassnet, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    run = photos.parent / "run"
+    words = ("train", photos, "--epochs", "1", "--out", run)
+    monkeypatch.setenv("GLASSNET_CACHE", str(photos.parent / "cache"))
+    with monkeypatch.context() as full:
+        full.setattr("glassnet.data.image_cache._free_bytes", lambda folder: 1000)
+        code, out, err = glassnet(*words)
+    assert (code, out) == (1, "")
+    assert "The decoded images need" in err
+    assert "set GLASSNET_CACHE to a folder that can be written and has room" in err
+    assert not run.exists()
+    assert glassnet(*words)[0] == 0
+    opened = open_run(run)
+    data = opened.load_data()
+    assert isinstance(opened.preprocessing, Preprocessing)
+    pixels = [opened.preprocessing.fit_image(path) for path in data.train.inputs.paths]  # type: ignore[union-attr]
+    assert torch.equal(opened.preprocessing.fit_inputs(data.train.inputs), torch.stack(pixels))
+
+
+def test_a_misspelt_folder_here_is_found(glassnet, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(photos.parent)
+    code, _, err = glassnet("data", "photoz")
+    assert code == 2
+    assert "Unknown data set 'photoz'" in err
+    assert "the nearest is ./photos." in err
+
+
 def test_a_path_that_is_not_there_is_no_misspelt_data_set(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
     code, _, err = glassnet("data", f"{photos}x")
     assert code == 2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import glassnet.runs
 from glassnet.data.images import UnreadableImageError
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.evaluation.inputs import gather_inputs
 from glassnet.report import rewrite_report
 from glassnet.views.contents import ReportContents
 
@@ -99,6 +103,102 @@ def test_the_same_photo_gives_the_same_pixels_by_every_way(
     assert len(seen.inputs) == 5
     assert all(torch.equal(inputs, expected) for inputs in seen.inputs)
     assert gn.open_run(run.path).load_data().framing == data.framing
+
+
+class Watched:
+    """Keeps what a network is fed, `float32 (1, C, H, W)` each, apart for training."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.trained: list[torch.Tensor] = []
+        self.asked: list[torch.Tensor] = []
+        model.register_forward_pre_hook(self._keep)
+
+    def _keep(self, model: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        (self.trained if model.training else self.asked).extend(arguments[0].detach().clone().split(1))
+
+
+def as_set(inputs: Any) -> set[bytes]:
+    return {part.numpy().tobytes() for part in inputs}
+
+
+def test_the_network_gets_the_same_numbers_in_training_and_ever_after(photos: Path, tmp_path: Path) -> None:
+    data = gn.load_data(photos)
+    model = gn.build_model("softmax", num_classes=2, input_shape=(3, 20, 24))
+    watched = Watched(model)
+    run = gn.train(model, data, QUICK, out=tmp_path / "run", progress=False)
+    record = run.preprocessing
+    assert isinstance(record, Preprocessing)
+
+    def expected(split: gn.ExampleSet) -> list[torch.Tensor]:
+        return [record.normalise(record.fit_image(path)[None]) for path in split.inputs.paths]  # type: ignore[union-attr]
+
+    assert as_set(watched.trained) == as_set(expected(data.train))
+    assert len(watched.trained) == len(as_set(watched.trained)) == 8
+    assert as_set(watched.asked) >= as_set(expected(data.validation)) | as_set(expected(data.test))
+
+    paths = list(data.test.inputs.paths)  # type: ignore[union-attr]
+    opened = gn.open_run(run.path)
+    asked = Watched(opened.model).asked
+    for path in paths:
+        opened.predict(path)
+    opened.predict(paths)
+    opened.evaluate()
+    for index, part in enumerate(asked):
+        assert torch.equal(part, expected(data.test)[index % len(paths)])
+    assert len(asked) == 3 * len(paths)
+
+
+def test_pixels_in_memory_are_those_of_the_file(photos: Path) -> None:
+    data = gn.load_data(photos)
+    record = make_preprocessing(data.train, (20, 24), data.framing)
+    path = photos / "test" / "ant" / "wide.jpg"  # too small to be decoded reduced
+    with Image.open(path) as opened:
+        array = np.asarray(opened).transpose(2, 0, 1)
+    expected = record.fit_image(path)
+    batch = np.stack([array, array])
+    tensors = torch.from_numpy(batch.copy())
+    for given, count in (
+        (array, 1),
+        (batch, 2),
+        (tensors, 2),
+        ([array, path], 2),
+        (Image.fromarray(array.transpose(1, 2, 0)), 1),
+    ):
+        found = gather_inputs(given, record).inputs
+        assert len(found) == count
+        assert all(torch.equal(pixels, expected) for pixels in found)
+
+
+def test_photos_packed_into_an_archive_or_streamed_have_the_pixels_of_the_files(photos: Path, tmp_path: Path) -> None:
+    data = gn.load_data(photos)
+    record = make_preprocessing(data.train, (20, 24), data.framing)
+    archive = tmp_path / "test.tar"
+    with tarfile.open(archive, "w") as packed:
+        for index, path in enumerate(data.test.inputs.paths):  # type: ignore[union-attr]
+            label = io.BytesIO(path.parent.name.encode())
+            packed.add(path, f"{index}{path.suffix}")
+            member = tarfile.TarInfo(f"{index}.cls")
+            member.size = len(label.getvalue())
+            packed.addfile(member, label)
+    expected = to_device(data.test, record, CPU)
+    for source in (archive, f"pipe:cat '{archive}'"):
+        found = to_device(gn.load_data(source, record=record).test, record, CPU)
+        assert torch.equal(found.inputs, expected.inputs)
+        assert torch.equal(found.labels, expected.labels)
+
+
+def test_files_are_opened_and_fitted_in_one_place() -> None:
+    package = Path(gn.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        if path.parent.name == "data":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                name = f"{node.value.id}.{node.attr}" if isinstance(node.value, ast.Name) else node.attr
+                assert name != "Image.open", f"{path}: images are opened in data/ alone"
+                assert name != "thumbnail", f"{path}: images are fitted by the record alone"
+            if isinstance(node, ast.ImportFrom):
+                assert "ImageOps" not in {alias.name for alias in node.names}, f"{path}: fitted by the record alone"
 
 
 def test_each_fit_and_interpolation_gives_other_pixels(photos: Path) -> None:
