@@ -62,6 +62,8 @@ MOST_PAIRS, MOST_PAIRS_IN_TABLE = 5, 30
 MOST_ERRORS_SHOWN = 24
 """Images of errors; more would be a wall of pictures."""
 
+CONTROLS = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
+
 MOST_LAYERS_OPEN = 40
 """Longer layer tables start folded."""
 
@@ -69,7 +71,8 @@ MOST_LAYERS_OPEN = 40
 def render_report(contents: ReportContents) -> str:
     """Return the report as the text of one HTML file without scripts, which may load nothing from anywhere.
 
-    Every name is escaped. Text that is no valid Unicode (a folder name in an old encoding) shows as question marks.
+    Every name is escaped. Text that is no valid Unicode (a folder name in an old encoding) shows as question marks, and
+    a control character as U+FFFD: HTML has no way to write one.
     """
     page = _template().render(
         contents=contents,
@@ -86,7 +89,7 @@ def render_report(contents: ReportContents) -> str:
         config={name: _entries(section) for name, section in contents.config.items()},
         most_layers_open=MOST_LAYERS_OPEN,
     )
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return page.encode("utf-8", "replace").decode("utf-8").translate(CONTROLS)
 
 
 @cache
