@@ -287,7 +287,9 @@ def data(
         Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of images as training changes them.")
     ] = None,
     augment: AugmentOption = None,
-    model: Annotated[str | None, typer.Option(help="The network whose input size is meant. Default: lenet5.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network whose input size is meant. Default: as in train.")
+    ] = None,
     size: SizeOption = None,
     fit: FitOption = None,
     interpolation: InterpolationOption = None,
@@ -316,6 +318,7 @@ def data(
     from glassnet.data.checks import check_dataset
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
+    from glassnet.recipes import default_recipe
 
     network_options, options, fields = _split_settings(settings or [])
     if network_options or fields:
@@ -324,11 +327,12 @@ def data(
     dataset = load_data(source, root, seed=seed, target=target, task=task, strict=strict, **options)
     input_size = None
     if dataset.train.is_image and (model is not None or size is not None or show_augmented is not None):
-        input_size = _fitting_size(model or "lenet5", dataset, size)
+        chosen = default_recipe(source)
+        input_size = _fitting_size(model or (chosen.model if chosen else "lenet5"), dataset, size)
     overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside, input_size=input_size)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
-        _write_sheet(dataset, source, model or "lenet5", augment, input_size, show_augmented, seed)
+        _write_sheet(dataset, _usual_config(source, model, dataset, augment), input_size, show_augmented, seed)
     if as_json:
         _print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
         return
@@ -604,28 +608,34 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
     _print(rows_view(header, cells))
 
 
+def _usual_config(source: str, model: str | None, data: Dataset, augment: str | None) -> TrainConfig:
+    """Return the config that `train` would take for these words."""
+    from dataclasses import replace
+
+    from glassnet.recipes import default_recipe, recipe, with_usual_augmentation
+
+    chosen = None if model else default_recipe(source)
+    config = chosen.config if chosen else with_usual_augmentation(recipe(source, model or "lenet5"), data)
+    return config if augment is None else replace(config, augment=augment)
+
+
 def _write_sheet(
     dataset: Dataset,
-    source: str,
-    model: str,
-    augment: str | None,
+    config: TrainConfig,
     size: tuple[int, int] | None,
     out: Path,
     seed: int,
 ) -> None:
-    """Write a picture of training images beside what `train` would make of them with the same arguments."""
+    """Write a picture of training images beside what `train` would make of them with the `config`."""
     from glassnet._errors import WorkError
     from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation, resolve_augmentation
     from glassnet.data.preprocessing import make_preprocessing
     from glassnet.data.transforms import RandomShift
-    from glassnet.recipes import recipe, with_usual_augmentation
 
     if size is None:
         raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
-    config = recipe(source, model)
-    augment = with_usual_augmentation(config, dataset).augment if augment is None else augment
     record = make_preprocessing(dataset.train[:64], size, dataset.framing)  # the pixels do not hang on the figures
-    transforms = parse_augmentation(resolve_augmentation(augment, dataset.name, record)).transforms
+    transforms = parse_augmentation(resolve_augmentation(config.augment, dataset.name, record)).transforms
     if config.max_shift:
         transforms = (RandomShift(max_shift=config.max_shift), *transforms)
     sheet = augmentation_sheet(dataset.train, Augmentation(transforms), record=record, seed=seed)

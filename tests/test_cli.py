@@ -16,8 +16,10 @@ from PIL import Image
 from glassnet import build_model, cli, load_data, open_run
 from glassnet.data.augmentation import augmentation_sheet, parse_augmentation
 from glassnet.data.examples import Dataset
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.recipes import NAMED_RECIPES, Recipe
 from glassnet.runs import Run
+from glassnet.training.config import TrainConfig
 
 
 def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -63,7 +65,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
 def test_train_writes_a_run_and_says_where_it_is(tmp_path: Path) -> None:
     result = call("train", "digits", "--epochs", "1", "--out", tmp_path / "run", "--set", "max_shift=0")
     assert result.returncode == 0
-    assert "Training on 1,295 examples, 143 held out, 1 epochs" in result.stderr
+    assert "Training on 1,295 examples, 143 held out, 1 epoch," in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "Test accuracy" in result.stdout
     assert str(tmp_path / "run") in result.stdout
@@ -257,6 +259,20 @@ def test_the_sheet_shows_what_training_with_the_same_words_does(glassnet, photos
         with Image.open(sheet) as picture:
             assert picture.tobytes() == shown.tobytes()
         assert opened.config.augment == ("none" if index == 1 else f"RandomShift(max_shift={[2, 0, 1][index]})")
+
+
+def test_the_sheet_shows_what_the_recipe_of_the_data_does(
+    glassnet, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    fast = Recipe(model="mlp", config=TrainConfig(max_shift=3))
+    monkeypatch.setitem(NAMED_RECIPES, ("digits", "fast"), fast)
+    record = make_preprocessing(digits.train[:64], (8, 8), digits.framing)
+    for words, shift in (((), 3), (("--model", "mlp"), 0)):
+        sheet = tmp_path / f"{shift}.png"
+        assert glassnet("data", "digits", *words, "--show-augmented", sheet)[0] == 0
+        drawn = parse_augmentation(f"RandomShift(max_shift={shift})" if shift else "none")
+        with Image.open(sheet) as picture:
+            assert picture.tobytes() == augmentation_sheet(digits.train, drawn, record=record, seed=0).tobytes()
 
 
 def test_a_file_that_was_set_aside_is_named_at_the_end_of_training(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
