@@ -113,10 +113,14 @@ def _fit(
     writer: RunWriter,
 ) -> FitResult:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    left = config.memory_budget_bytes
+    train = to_device(data.train, preprocessing, device, left)
+    if left is not None and train.exceeded_bytes is None:
+        left = max(0, left - train.inputs.nbytes)
     return fit(
         model,
-        to_device(data.train, preprocessing, device),
-        to_device(data.validation, preprocessing, device),
+        train,
+        to_device(data.validation, preprocessing, device, left),
         preprocessing,
         config,
         precision=precision,
@@ -251,7 +255,8 @@ def _finish(
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
     if len(data.test):
-        examples = to_device(data.test, preprocessing, device)
+        budget = TrainConfig.from_dict(record["training"]).memory_budget_bytes
+        examples = to_device(data.test, preprocessing, device, budget)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})

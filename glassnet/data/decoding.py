@@ -9,20 +9,19 @@ decode, where the JPEG's own loss has moved it by 0.3 to 1.2. Every path by whic
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._types import PathArg
-from glassnet.data.images import open_image
+from glassnet.data.images import exif_orientation, open_image, pillow_warnings
 
 SPARE = 2**0.5
 """How many pixels a reduced JPEG must keep for each pixel it is fitted to, along an axis: two by area."""
 
 REDUCTIONS = (8, 4, 2)
+JPEG_BEGINNING = b"\xff\xd8\xff"
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels."""
@@ -41,7 +40,7 @@ def open_reduced(
     Raises `UnreadableImageError` as `open_image` does.
     """
     opened = _opened(source)
-    if opened is None:  # not to be opened or already decoded: open_image says why, or takes it
+    if opened is None:  # open_image takes it, or says why not
         image = open_image(source, mode, background)
         return image, (0, 0, *image.size)
     with opened:
@@ -50,31 +49,26 @@ def open_reduced(
     return image, box or (0, 0, *image.size)
 
 
-@contextmanager
-def pillow_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about odd files, and make an error of the one about a decompression bomb.
-
-    Python keeps its filters for all threads in common: one that leaves such a context can take away the filters of
-    another. Whoever decodes in threads opens this context around all of them, so that it makes no difference.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def _opened(source: PathArg | Image.Image) -> Image.Image | None:
-    """Open a file, or a second time what an unread JPEG was opened from; None where there is nothing to open."""
+    """Open a JPEG file, or a second time what an unread JPEG was opened from; None for everything else."""
     try:
         with pillow_warnings():
             if not isinstance(source, Image.Image):
-                return Image.open(source)
+                return _opened_jpeg(source)
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig
             if not is_unread or source.fp is None:  # type: ignore[attr-defined]
                 return None
             return Image.open(io.BytesIO(_whole_content(source.fp)))  # type: ignore[attr-defined]
     except Exception:  # a hostile file makes Pillow raise almost anything
         return None
+
+
+def _opened_jpeg(path: PathArg) -> Image.Image | None:
+    with open(path, "rb") as stream:
+        if stream.read(len(JPEG_BEGINNING)) != JPEG_BEGINNING:
+            return None
+        stream.seek(0)
+        return Image.open(io.BytesIO(stream.read()))
 
 
 def _whole_content(stream: io.BufferedIOBase) -> bytes:
@@ -91,7 +85,7 @@ def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> Box 
     if not isinstance(opened, JpegImageFile):
         return None
     try:
-        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = exif_orientation(opened)
     except Exception:  # open_image meets the same damage, and says so
         return None
     width, height = opened.size

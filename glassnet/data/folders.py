@@ -1,7 +1,7 @@
 """Folders of images as data sets: classes by folder or by CSV, splits by folder or by seed.
 
 Each file is decoded when it is listed, before the splits are cut: so they are cut over images that can be used, and
-none has to be taken out again with its label.
+none has to be taken out again with its label. What was found is kept (`verdicts`) until the file changes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from glassnet.data.label_files import (
     shown,
 )
 from glassnet.data.splits import stratified_cut
+from glassnet.data.verdicts import remembered_verdicts
 
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
 """What systems leave beside files, in lower case; ignored without a word, like names that begin with a dot."""
@@ -309,7 +310,8 @@ def _check_classes(root: Path, files: Sequence[LabelledFile], set_aside: Sequenc
 def _examined(files: Sequence[LabelledFile], folder: Path) -> tuple[list[_Example], list[SetAside]]:
     """Return the files that are images, with what they are, and those that are not, with the reason."""
     examples, broken = [], []
-    facts = each_file([file.path for file in files], examine_image, "Examining images")
+    paths = [file.path for file in files]
+    facts = remembered_verdicts(paths, folder, lambda some: each_file(some, examine_image, "Examining images"))
     for file, found in zip(files, facts, strict=True):
         if isinstance(found, UnreadableImageError):
             broken.append(SetAside(shown(file.path, folder), str(found)))

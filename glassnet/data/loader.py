@@ -40,6 +40,8 @@ class DeviceExamples:
     """Image files that could not be decoded and are not among the examples."""
     positions: Tensor | None = None
     """Where each example stands in the split, `int64` `(N,)` on the CPU; None where all of the split is here."""
+    exceeded_bytes: int | None = None
+    """The memory budget that the inputs exceed, so that they are read from disk; None where they lie in memory."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,12 +114,14 @@ def to_device(
         raise UsageError(f"This network takes numbers of shape {record.input_shape}; got {examples!r}.")
     pixels, set_aside = record.fit_readable(aligned.inputs)
     inputs = _placed(pixels, device, memory_budget_bytes)
+    exceeded = None
     if inputs is pixels:
-        inputs = _loaded(pixels, memory_budget_bytes)
-    if not set_aside:
-        return DeviceExamples(inputs, aligned.labels.to(device))
-    positions = readable_files(aligned.inputs, set_aside).nonzero().flatten()
-    return DeviceExamples(inputs, aligned.labels[positions].to(device), set_aside, positions)
+        inputs, exceeded = _loaded(pixels, memory_budget_bytes)
+    labels, positions = aligned.labels, None
+    if set_aside:
+        positions = readable_files(aligned.inputs, set_aside).nonzero().flatten()
+        labels = labels[positions]
+    return DeviceExamples(inputs, labels.to(device), set_aside, positions, exceeded)
 
 
 def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> Tensor:
@@ -127,9 +131,10 @@ def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> T
     return inputs.to(device)
 
 
-def _loaded(mapped: Tensor, budget_bytes: int | None) -> Tensor:
-    """Return what is mapped from a file in memory where it fits into the budget, else as it is."""
-    return mapped if mapped.nbytes > _budget(torch.device("cpu"), budget_bytes) else mapped.clone()
+def _loaded(mapped: Tensor, budget_bytes: int | None) -> tuple[Tensor, int | None]:
+    """Return what is mapped from a file in memory where it fits into the budget; else as it is, and the budget."""
+    budget = _budget(torch.device("cpu"), budget_bytes)
+    return (mapped, budget) if mapped.nbytes > budget else (mapped.clone(), None)
 
 
 def _budget(device: torch.device, given: int | None) -> int:

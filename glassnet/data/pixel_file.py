@@ -27,7 +27,7 @@ from torch import Tensor
 
 from glassnet._types import Shape
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout changes, or when the same image would give other pixels than before."""
 HEADER_BYTES = 4096
 CHUNK_BYTES = 1 << 24

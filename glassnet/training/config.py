@@ -61,6 +61,9 @@ class TrainConfig:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = "auto"
     """`fp32`, `bf16` (autocast) or `auto`: bf16 on a GPU that multiplies it natively, else fp32."""
+    memory_budget_gib: float | None = None
+    """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation together,
+    then test. Those of image files above it are read from disk batch by batch. None: half of what is available."""
 
     def __new__(cls, *args: object, **values: object) -> TrainConfig:
         """Refuse what is no field with the nearest names; Python's own message would not give them."""
@@ -108,6 +111,7 @@ class TrainConfig:
             ("weight_decay", 0, True),
             ("max_gradient_norm", 0, False),
             ("max_shift", 0, True),
+            ("memory_budget_gib", 0, True),
             ("patience", 1, True),
             ("seed", 0, True),
         ):
@@ -148,6 +152,11 @@ class TrainConfig:
             "warmup": WARMUPS.get(self.schedule, 0.0),
         }
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """`memory_budget_gib` in bytes."""
+        return None if self.memory_budget_gib is None else int(self.memory_budget_gib * 2**30)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain values, in the order in which they are documented."""

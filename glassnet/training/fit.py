@@ -43,6 +43,10 @@ class FitPlan:
     num_validation: int
     device: torch.device
     precision: str
+    disk_bytes: int = 0
+    """Fitted images that are read from disk batch by batch,"""
+    budget_bytes: int = 0
+    """because they exceed this memory budget; 0 where none do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +144,7 @@ def fit(
     if config.patience is not None and not len(validation):
         raise UsageError("patience watches the hold-out loss, and there is no hold-out split. Leave it out.")
     steps_per_epoch = len(batch_bounds(len(train), config.batch_size))
+    on_disk = [split for split in (train, validation) if split.exceeded_bytes is not None]
     plan = FitPlan(
         num_epochs=config.epochs,
         num_steps=config.epochs * steps_per_epoch,
@@ -147,6 +152,8 @@ def fit(
         num_validation=len(validation),
         device=train.labels.device,
         precision=precision,
+        disk_bytes=sum(split.inputs.nbytes for split in on_disk),
+        budget_bytes=max((split.exceeded_bytes or 0 for split in on_disk), default=0),
     )
     objective = make_objective(config, record.class_names, num_outputs(model, record))
     optimizer = build_optimizer(model, config)

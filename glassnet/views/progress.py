@@ -35,6 +35,12 @@ class LineObserver:
             f"{plan.num_epochs} epochs, {plan.num_steps:,} steps, {plan.device} in {plan.precision}",
             soft_wrap=True,
         )
+        if plan.disk_bytes:
+            self.console.print(
+                f"{plan.disk_bytes / 2**30:,.2f} GiB of images exceed the memory budget of "
+                f"{plan.budget_bytes / 2**30:,.2f} GiB (memory_budget_gib): read from disk batch by batch",
+                soft_wrap=True,
+            )
 
     def progressed(self, progress: Standing) -> None:
         """Nothing between epochs."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glassnet.data.decoding import open_reduced, pillow_warnings
-from glassnet.data.images import UnreadableImageError, open_image
+from glassnet.data.decoding import open_reduced
+from glassnet.data.images import UnreadableImageError, open_image, pillow_warnings
 from glassnet.data.preprocessing import Preprocessing
 
 WIDTH, HEIGHT = 203, 117

@@ -1,0 +1,204 @@
+"""What data costs while a network trains: `OMP_NUM_THREADS=1 python benchmarks/data_cost.py [--rounds 3] [--files 5000]`.
+
+First, time. ResNet-18 trains at 64x64 on a folder of JPEGs that come through the cache, with flips and crops. An epoch
+is timed in two parts: getting each batch (rows gathered, augmented, normalised), and the step (forward, backward,
+update). Three ways in turn, a round each: from memory; from the mapped file, which is in the page cache; and from the
+disk, after the system was asked to drop the file.
+
+Then, memory. A folder whose fitted images exceed the budget is trained on for an epoch, in a process of its own, and
+again with a budget that they fit into. What is counted is anonymous memory (RssAnon of /proc/self/status, sampled every
+5 ms): that of a mapped file can be taken back by the system at any time. Linux only. What it printed is in
+`benchmarks/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+import glassnet as gn
+from glassnet._seed import seeded_generator
+from glassnet.data.augmentation import parse_augmentation
+from glassnet.data.examples import Dataset
+from glassnet.data.image_cache import CACHE_VARIABLE, cache_folder
+from glassnet.data.loader import shuffled_order, to_device
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.training.objective import make_objective
+from glassnet.training.optimizer import build_optimizer
+from glassnet.training.step import Totals, training_step
+
+CPU = torch.device("cpu")
+NUM_PICTURES = 200
+CLASSES = ("ant", "bee", "cat", "dog")
+AUGMENT = "RandomCrop(padding=4),RandomHorizontalFlip"
+SAMPLED_S = 0.005
+
+
+def write_folder(folder: Path, num_files: int, side: int) -> None:
+    """Write JPEGs into a folder for each class: few pictures, each file with other bytes after its end."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for index in range(NUM_PICTURES):
+        coarse = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+        stream = io.BytesIO()
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=85)
+        pictures.append(stream.getvalue())
+        (folder / CLASSES[index % len(CLASSES)]).mkdir(parents=True, exist_ok=True)
+    for index in range(num_files):
+        path = folder / CLASSES[index % len(CLASSES)] / f"{index}.jpg"
+        path.write_bytes(pictures[index % NUM_PICTURES] + index.to_bytes(4, "little"))
+
+
+def forget_cached_files() -> None:
+    """Ask the system to drop the pixels in the cache's folder from its memory."""
+    for path in cache_folder().glob("*.pixels"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+class Epoch:
+    """The steps of training a network on a data set, with the time of both parts of each."""
+
+    def __init__(self, data: Dataset, record: Preprocessing) -> None:
+        self.data, self.record = data, record
+        self.config = gn.TrainConfig(batch_size=64, augment=AUGMENT).resolved()
+        self.model = gn.build_model("resnet18", num_classes=len(CLASSES), input_shape=record.input_shape)
+        self.optimizer = build_optimizer(self.model, self.config)
+        self.objective = make_objective(self.config, record.class_names, len(CLASSES))
+
+    def times(self, budget_bytes: int | None, epoch: int) -> tuple[float, float, int]:
+        """Return the seconds that the data of an epoch took, those of the steps, and their number."""
+        examples = to_device(self.data.train, self.record, CPU, budget_bytes)
+        assert (examples.exceeded_bytes is None) == (budget_bytes is None)
+        augmentation, totals = parse_augmentation(AUGMENT), Totals.zero(CPU)
+        changes, data_s, step_s, num_steps = seeded_generator(0, "augmentation", epoch), 0.0, 0.0, 0
+        before = time.perf_counter()
+        for inputs, labels in examples.batches(self.config.batch_size, shuffled_order(len(examples), 0, epoch, CPU)):
+            changed, labels = augmentation(inputs, labels, changes, num_classes=len(CLASSES), fill=0)
+            ready = self.record.normalise(changed)
+            got = time.perf_counter()
+            training_step(self.model, self.optimizer, ready, labels, self.objective, totals)
+            done = time.perf_counter()
+            data_s, step_s, num_steps, before = data_s + got - before, step_s + done - got, num_steps + 1, done
+        return data_s, step_s, num_steps
+
+
+def time_part(num_images: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = str(Path(folder) / "cache")
+        write_folder(Path(folder) / "images", num_images, 160)
+        data = gn.load_data(Path(folder) / "images")
+        epoch = Epoch(data, make_preprocessing(data.train, (64, 64)))
+        ways = {"memory": (None, False), "mapped file": (0, False), "disk": (0, True)}
+        times: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
+        for number in range(rounds):
+            for name, (budget, is_cold) in ways.items():
+                if is_cold:
+                    forget_cached_files()
+                times[name].append(epoch.times(budget, number))
+    print(f"\nResNet-18 at 64x64, {len(data.train)} images, batches of 64, {AUGMENT}")
+    print(f"medians of {rounds} epochs (lowest to highest)")
+    print(f"  {'':12} {'data, ms a batch':24} {'step, ms a batch':24} data / step")
+    for name, ones in times.items():
+        data_ms = [1e3 * data_s / num_steps for data_s, _, num_steps in ones]
+        step_ms = [1e3 * step_s / num_steps for _, step_s, num_steps in ones]
+        shares = [100 * data / step for data, step in zip(data_ms, step_ms, strict=True)]
+        print(f"  {name:12} {spread(data_ms, 1):24} {spread(step_ms, 0):24} {spread(shares, 2)} %")
+
+
+def spread(values: list[float], digits: int) -> str:
+    return f"{np.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """Yield a list of how much anonymous memory there is, which grows until the context ends."""
+    samples, is_over = [anonymous_bytes()], threading.Event()
+
+    def sample() -> None:
+        while not is_over.wait(SAMPLED_S):
+            samples.append(anonymous_bytes())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def train_with(budget_gib: float, folder: str) -> None:
+    """Train for one epoch with a cold cache, and print what memory it took beyond that of a first, tiny run."""
+    torch.set_num_threads(1)
+    config = gn.TrainConfig(epochs=1, batch_size=64, memory_budget_gib=budget_gib)
+    small = gn.build_model("softmax", num_classes=10, input_shape=(1, 8, 8))
+    gn.train(small, gn.load_data("digits"), config, out=f"{folder}/small", progress=False)  # loads every library
+    os.environ[CACHE_VARIABLE] = f"{folder}/cache {budget_gib}"
+    with watched() as samples:
+        data = gn.load_data(f"{folder}/images")
+        model = gn.build_model("softmax", num_classes=len(CLASSES), input_shape=data.train.input_shape)
+        gn.train(model, data, config, out=f"{folder}/run", progress=False)
+    num_images = sum(map(len, (data.train, data.validation, data.test)))
+    num_bytes = num_images * int(np.prod(data.train.input_shape))
+    print(
+        f"  budget {mib(budget_gib * 2**30)}: {num_images:,} images, fitted {mib(num_bytes)}; anonymous memory "
+        f"{mib(samples[0])} before, {mib(max(samples))} at most: {mib(max(samples) - samples[0])} more",
+        flush=True,
+    )
+
+
+def mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"
+
+
+def memory_part(num_files: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(Path(folder) / "images", num_files, 256)
+        print("\nsoftmax at 256x256: examining, decoding, an epoch, the test split and the report")
+        for budget_gib in (0.2, 4.0):
+            process = multiprocessing.get_context("spawn").Process(target=train_with, args=(budget_gib, folder))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=640, help="for the time")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=5000, help="for the memory")
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    print(
+        f"{os.cpu_count()} processors ({platform.processor() or platform.machine()}), load {os.getloadavg()[0]:.1f}, "
+        f"{torch.get_num_threads()} threads of torch, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"Pillow {PIL.__version__}",
+        flush=True,
+    )
+    time_part(arguments.images, arguments.rounds)
+    memory_part(arguments.files)
+
+
+if __name__ == "__main__":
+    main()
