@@ -1,4 +1,4 @@
-"""What data costs while a network trains: `OMP_NUM_THREADS=1 python benchmarks/data_cost.py [--rounds 3] [--files 5000]`.
+"""What data costs while a network trains: `OMP_NUM_THREADS=1 python benchmarks/data_cost.py [--rounds 3]`.
 
 First, time. ResNet-18 trains at 64x64 on a folder of JPEGs that come through the cache, with flips and crops. An epoch
 is timed in two parts: getting each batch (rows gathered, augmented, normalised), and the step (forward, backward,

@@ -26,6 +26,7 @@ from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
+from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
@@ -36,12 +37,13 @@ from glassnet.runs import (
     judge,
     model_section,
     open_run,
-    source_of,
+    sources_of,
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
 
@@ -51,6 +53,7 @@ def train(
     data: Dataset,
     config: TrainConfig | None = None,
     *,
+    loss: LossFunction | None = None,
     out: PathArg | None = None,
     progress: bool = True,
 ) -> Run:
@@ -60,6 +63,11 @@ def train(
     recipe for this data and model is taken, or the defaults. The run folder is `out`, by default
     `runs/<data>-<model>`; a taken name gets `-2`. `progress` shows a live bar on the error stream, or
     a line an epoch where that is no terminal.
+
+    `loss` is a loss of your own in place of the config's, `loss(outputs, labels)`: outputs `(B, num_outputs)` float32,
+    read as logits by everything else, and labels `int64 (B,)` (values for a regression) give the mean loss as a
+    scalar; from a model of one output, `(B,)` and labels 0 and 1 as float32. The run records its name; `open_run`
+    takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
 
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
     same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned.
@@ -76,19 +84,24 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
+    check_own_loss(loss, config)
     config = config.resolved()
     check_batch_size(config.batch_size, len(data.train))
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
-    objective = _check_model(model, spec, data, preprocessing, config)
+    preprocessing = make_record(data.train, _input_size(data, model), data.framing)
+    objective = _check_model(model, spec, data, preprocessing, config, loss)
+    if isinstance(loss, nn.Module):
+        loss.to(device)  # its class weights go where the outputs are, as the model does
     config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
     writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
     try:
         record = _record(model, spec, data, config, device, precision)
-        writer.save_start(record, preprocessing, None if spec else source_of(model))
-        result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
+        writer.save_start(record, preprocessing, {} if spec else sources_of(model))
+        observer = make_observer(progress)
+        result = _fit(model.to(device), data, preprocessing, config, objective, precision, observer, writer)
     except NonFiniteLossError as error:
         kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
         raise NonFiniteLossError(f"{error} {kept}") from None
@@ -100,7 +113,7 @@ def train(
         "num_epochs": len(result.history),
         "stop_reason": result.stop_reason,
     }
-    return _finish(writer, model, data, preprocessing, objective, record)
+    return _finish(writer, model, data, preprocessing, objective, record, loss)
 
 
 def _fit(
@@ -108,6 +121,7 @@ def _fit(
     data: Dataset,
     preprocessing: InputRecord,
     config: TrainConfig,
+    objective: Objective,
     precision: str,
     observer: Observer,
     writer: RunWriter,
@@ -124,17 +138,20 @@ def _fit(
         preprocessing,
         config,
         precision=precision,
+        objective=objective,
         observer=observer,
         on_epoch=writer.save_epoch,
     )
 
 
-def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
-    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers.
+def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that the model was built for; None where that is not known, and for numbers.
 
-    `spec` is what `build_model` left on the model: its input size stands also where layers were changed since.
+    What `build_model` left on the model tells: its input size stands also where layers were changed since.
     """
-    shape = data.train.input_shape
+    shape, spec, users = data.train.input_shape, getattr(model, "spec", None), user_spec_of(model)
+    if users is not None and data.train.is_image:
+        return users.input_size
     if not isinstance(spec, ModelSpec) or not data.train.is_image:
         return None
     if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
@@ -147,9 +164,17 @@ def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
 
 
 def _check_model(
-    model: nn.Module, spec: ModelSpec | None, data: Dataset, preprocessing: InputRecord, config: TrainConfig
+    model: nn.Module,
+    spec: ModelSpec | None,
+    data: Dataset,
+    preprocessing: InputRecord,
+    config: TrainConfig,
+    loss: LossFunction | None,
 ) -> Objective:
-    """Match model, data and config, and return what training makes small; raise `UsageError` where they do not fit."""
+    """Match model, data, config and the user's own loss, and return what training makes small.
+
+    Raises `UsageError` where they do not fit.
+    """
     architecture = ARCHITECTURES[spec.name] if spec else None
     if architecture and architecture.is_regression and preprocessing.class_names:
         raise UsageError(
@@ -158,13 +183,16 @@ def _check_model(
         )
     usual = architecture.losses if architecture else {}
     found = num_outputs(model, preprocessing)
-    objective = make_objective(config, preprocessing.class_names, found, usual)
+    objective = make_objective(config, preprocessing.class_names, found, usual, loss)
     if not objective.is_classification and found != data.train.num_outputs:
         raise UsageError(
             f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
             f"Build it with num_classes={data.train.num_outputs}."
         )
-    _try_loss(model, data, preprocessing, objective)
+    if loss is None:
+        _try_loss(model, data, preprocessing, objective)
+    else:
+        _try_own_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
     _check_augmentation(config.augment, preprocessing, objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -183,6 +211,14 @@ def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objec
         objective.value(outputs, data.train.labels[:1].to(outputs.device))
     except UsageError as error:
         raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
+
+
+def _try_own_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
+    """Try the user's loss and its gradient on a few training examples, so that what it lacks is said in time."""
+    tried = to_device(data.train[:NUM_TRIED], preprocessing, torch.device("cpu"))
+    outputs = predict_outputs(model, tried.inputs, preprocessing)
+    if bool(outputs.isfinite().all()):  # else training says where a loss is lost
+        check_value(objective.value, objective.loss.name, outputs, tried.labels.to(outputs.device))
 
 
 def _check_augmentation(text: str, preprocessing: InputRecord, objective: Objective) -> None:
@@ -228,6 +264,8 @@ def _record(
             "name": data.name,
             "source": data.source,
             "target": data.target,
+            "task": data.task,
+            "options": dict(data.options),
             "root": str(Path(data.root).expanduser().resolve()) if data.root is not None else None,
             "seed": data.seed,
             "validation_share": data.validation_share,
@@ -248,6 +286,7 @@ def _finish(
     preprocessing: InputRecord,
     objective: Objective,
     record: dict[str, Any],
+    loss: LossFunction | None,
 ) -> Run:
     """Judge the best weights on the test split, store the figures, write the report."""
     load_weights(writer.path / WEIGHTS, model)
@@ -260,7 +299,7 @@ def _finish(
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
     writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
-    run = open_run(writer.path, model=model, device=str(device))
+    run = open_run(writer.path, model=model, loss=loss, device=str(device))
     write_report(run, data.test, evaluation, outputs)
     return run
 

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._types import PathArg
+from glassnet.data.content import Content
 from glassnet.data.images import exif_orientation, open_image, pillow_warnings
 
 SPARE = 2**0.5
@@ -28,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 
 def open_reduced(
-    source: PathArg | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
+    source: PathArg | Content | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
 ) -> tuple[Image.Image, Box]:
     """Return what `open_image` returns, perhaps reduced, and the box in it that the picture fills.
 
@@ -49,10 +50,12 @@ def open_reduced(
     return image, box or (0, 0, *image.size)
 
 
-def _opened(source: PathArg | Image.Image) -> Image.Image | None:
-    """Open a JPEG file, or a second time what an unread JPEG was opened from; None for everything else."""
+def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
+    """Open a JPEG file, content, or a second time what an unread JPEG was opened from; None for everything else."""
     try:
         with pillow_warnings():
+            if isinstance(source, Content):
+                return Image.open(io.BytesIO(source.read()))
             if not isinstance(source, Image.Image):
                 return _opened_jpeg(source)
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from glassnet.data.content import Entry
 from glassnet.data.images import UnreadableImageError, pillow_warnings
 
 TASK_IMAGES = 8
 """Images that a thread takes at a time."""
 
-Fit = Callable[[Path], Tensor]
+Fit = Callable[[Entry], Tensor]
 """Makes pixels `uint8` `(C, H, W)` of a file, as `Preprocessing.fit_image` does."""
 
 
-def pixels_or_reason(path: Path, fit: Fit) -> np.ndarray | str:
+def pixels_or_reason(path: Entry, fit: Fit) -> np.ndarray | str:
     """Return the pixels `uint8` `(C, H, W)` of a file, or the reason why there are none."""
     try:
         return fit(path).numpy()
@@ -35,16 +35,16 @@ def pixels_or_reason(path: Path, fit: Fit) -> np.ndarray | str:
 
 
 def decoded_blocks(
-    paths: Sequence[Path], fit: Fit, block_images: int, num_threads: int, advance: Callable[[int], None]
+    paths: Iterable[Entry], fit: Fit, block_images: int, num_threads: int, advance: Callable[[int], None]
 ) -> Generator[tuple[np.ndarray, dict[int, str]], None, None]:
     """Yield the pixels of `paths`, in order, `block_images` at a time: rows `uint8` `(K, C, H, W)` of those that can
     be read, and why each of the others cannot, by its position in the block.
 
-    While the caller deals with one block, the next is being decoded; there are never more than two. The rows lie in
-    one of two buffers, which are used in turn, and are valid until the next block is asked for: memory that was never
-    touched costs a page fault every 4 KiB, which for a fitted image can be as long as a tenth of its decoding.
-    `advance` is called with each number of images as they are done. What has not begun when the generator is closed is
-    dropped.
+    While the caller deals with one block, the next is being decoded; there are never more than two, and no more of
+    `paths` is asked for. The rows lie in one of two buffers, which are used in turn, and are valid until the next block
+    is asked for: memory that was never touched costs a page fault every 4 KiB, which for a fitted image can be as long
+    as a tenth of its decoding. `advance` is called with each number of images as they are done. What has not begun when
+    the generator is closed is dropped.
     """
     Image.init()  # else Pillow loads its plugins at the first need, which two threads must not have at once
     waiting: deque[_Block] = deque()
@@ -94,7 +94,7 @@ def _pool(num_threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submitted(pool: ThreadPoolExecutor, paths: Sequence[Path], fit: Fit, buffer: _Buffer) -> _Block:
+def _submitted(pool: ThreadPoolExecutor, paths: Sequence[Entry], fit: Fit, buffer: _Buffer) -> _Block:
     def fitted(start: int) -> list[str | None]:
         reasons: list[str | None] = []
         for index, path in enumerate(paths[start : start + TASK_IMAGES], start):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -16,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._errors import WorkError
 from glassnet._types import PathArg
+from glassnet.data.content import Content
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes with more than 8 bits a channel; its own conversion clips them instead of scaling."""
@@ -35,8 +37,8 @@ class SetAside:
     reason: str
 
 
-def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) -> Image.Image:
-    """Return an image file, or a Pillow image, as `L` (grey) or `RGB`, 8 bits a channel, upright.
+def open_image(source: PathArg | Content | Image.Image, mode: str, background: int = 0) -> Image.Image:
+    """Return an image file, its content, or a Pillow image, as `L` (grey) or `RGB`, 8 bits a channel, upright.
 
     EXIF rotation is applied; transparent pixels are laid over `background`; 16-bit values are scaled to 8 bits
     (`v / 257`); float images must lie in 0..1 or 0..255. Of an animation, the first frame is taken.
@@ -47,15 +49,15 @@ def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) ->
     """
     if isinstance(source, Image.Image):
         return _guarded(lambda: _to_mode(source, mode, background))
-    return _read(Path(source), lambda image: _to_mode(image, mode, background))
+    return _read(source, lambda image: _to_mode(image, mode, background))
 
 
-def open_picture(source: PathArg) -> Image.Image:
+def open_picture(source: PathArg | Content) -> Image.Image:
     """Return an image file as it is to be looked at: upright, `L`, `LA`, `RGB` or `RGBA`, 8 bits a channel.
 
     Raises `UnreadableImageError` as `open_image`.
     """
-    return _read(Path(source), _to_picture)
+    return _read(source, _to_picture)
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -107,20 +109,29 @@ def pillow_warnings() -> Iterator[None]:
         _filters.leave()
 
 
-def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Open the file at `path` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
+def _read(source: PathArg | Content, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Open `source` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
 
     def read() -> Image.Image:
-        if os.path.isdir(path):
-            raise UnreadableImageError("expected an image file, got a folder")
-        if path.stat().st_size == 0:
-            raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
-        # By its path, Pillow would map a file of plain values, and show what lies beyond the part that holds pixels.
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with _stream(source) as stream, Image.open(stream) as image:
             image.load()
             return convert(image)
 
     return _guarded(read)
+
+
+def _stream(source: PathArg | Content) -> IO[bytes]:
+    """Open `source`. By a path, Pillow would map a file of plain values, and show what lies beyond its pixels."""
+    if isinstance(source, Content):
+        content = source.read()
+        num_bytes = len(content)
+    else:
+        if os.path.isdir(source):
+            raise UnreadableImageError("expected an image file, got a folder")
+        num_bytes = os.stat(source).st_size
+    if not num_bytes:
+        raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
+    return io.BytesIO(content) if isinstance(source, Content) else open(source, "rb")
 
 
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:

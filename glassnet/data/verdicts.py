@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from PIL import Image, ImageFile, __version__
 
 from glassnet.data.checks import LARGEST_FILE_BYTES, ImageFacts
+from glassnet.data.content import Content, Entry
 from glassnet.data.image_cache import VERDICTS, VERDICTS_PARTIAL, cache_folder
 from glassnet.data.images import UnreadableImageError
 
@@ -38,12 +39,14 @@ Known: TypeAlias = dict[str, tuple[Stamp, ImageFacts]]
 
 
 def remembered_verdicts(
-    paths: Sequence[Path], folder: Path, examine: Callable[[Sequence[Path]], Sequence[Verdict]]
+    paths: Sequence[Entry], folder: Path, examine: Callable[[Sequence[Entry]], Sequence[Verdict]]
 ) -> list[Verdict]:
     """Return the verdict on each of `paths`: as it was found before where the file is the same, else by `examine`.
 
-    Verdicts are kept by `folder`, below which the files lie, or most of them.
+    Verdicts are kept by `folder`, below which the files lie, or most of them. Content is examined each time.
     """
+    if not any(isinstance(path, Path) for path in paths):
+        return list(examine(paths))
     file = cache_folder() / f"{_key(folder)}{VERDICTS}"
     names, begun_ns = _names(paths, folder), time.time_ns()
     stamps = [_stamp(path) for path in paths]
@@ -68,12 +71,15 @@ def _key(folder: Path) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _names(paths: Iterable[Path], folder: Path) -> list[str]:
+def _names(paths: Iterable[Entry], folder: Path) -> list[str]:
     top = os.path.join(os.path.abspath(folder), "")
-    return [os.path.abspath(path).removeprefix(top) for path in paths]
+    return [str(path) if isinstance(path, Content) else os.path.abspath(path).removeprefix(top) for path in paths]
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: Entry) -> Stamp | None:
+    """Return what tells whether a file changed; None for content, and for a file out of reach."""
+    if isinstance(path, Content):
+        return None
     try:
         status = os.stat(path)
     except OSError:

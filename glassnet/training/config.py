@@ -12,7 +12,7 @@ from typing import Any
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import parse_augmentation
-from glassnet.nn.losses import LOSSES
+from glassnet.nn.losses import LOSSES, is_own_loss
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import SCHEDULES, WARMUPS
 
@@ -43,7 +43,7 @@ class TrainConfig:
     """Share of the steps over which the learning rate rises from zero; None: 0.2 for `one-cycle`, else 0."""
     loss: str | None = None
     """A name of `glassnet.nn.losses.LOSSES`; None takes the task's own: `squared-error`, `binary-cross-entropy` or
-    `cross-entropy`."""
+    `cross-entropy`. That of a user's own loss, `losses.py:focal`, is recorded here; `gn.train(loss=focal)` sets it."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
@@ -62,8 +62,8 @@ class TrainConfig:
     precision: str = "auto"
     """`fp32`, `bf16` (autocast) or `auto`: bf16 on a GPU that multiplies it natively, else fp32."""
     memory_budget_gib: float | None = None
-    """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation together,
-    then test. Those of image files above it are read from disk batch by batch. None: half of what is available."""
+    """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
+    together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""
 
     def __new__(cls, *args: object, **values: object) -> TrainConfig:
         """Refuse what is no field with the nearest names; Python's own message would not give them."""
@@ -82,7 +82,7 @@ class TrainConfig:
         for kind, value, known in (
             ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
             ("schedule", self.schedule, tuple(SCHEDULES)),
-            ("loss", self.loss, (None, *LOSSES)),
+            ("loss", None if is_own_loss(self.loss) else self.loss, (None, *LOSSES)),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:

@@ -127,12 +127,14 @@ def fit(
     config: TrainConfig,
     *,
     precision: str = "fp32",
+    objective: Objective | None = None,
     observer: Observer | None = None,
     on_epoch: Callable[[EpochEnd], None] = lambda end: None,
 ) -> FitResult:
     """Train `model` in place; call `on_epoch` after each epoch with what there is to save.
 
-    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own. The model,
+    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own, or what
+    `objective` says, which a loss of the user's own needs. The model,
     `train` and `validation` lie on one device. The result depends on the arguments alone: the global
     random state is neither read nor changed, and no observer can alter it. Ctrl-C ends the epoch after the current
     step: what is done is evaluated, saved and returned.
@@ -155,7 +157,7 @@ def fit(
         disk_bytes=sum(split.inputs.nbytes for split in on_disk),
         budget_bytes=max((split.exceeded_bytes or 0 for split in on_disk), default=0),
     )
-    objective = make_objective(config, record.class_names, num_outputs(model, record))
+    objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
     optimizer = build_optimizer(model, config)
     loop = _Loop(model, optimizer, train, validation, record, objective, config, plan, observer)
     stopping, history, stop_reason = EarlyStopping(config.patience), History(), "all epochs done"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from glassnet.data import verdicts
 from glassnet.data.checks import each_file, examine_image
+from glassnet.data.content import Entry
 from glassnet.data.image_cache import cache_size, clear_cache
 from glassnet.data.images import UnreadableImageError
 from glassnet.data.sources import load_data
@@ -41,12 +42,12 @@ def write(path: Path, seed: int) -> None:
     Image.fromarray(values).save(path)
 
 
-def verdicts_on(paths: Sequence[Path], folder: Path) -> tuple[list[Verdict], list[str]]:
+def verdicts_on(paths: Sequence[Entry], folder: Path) -> tuple[list[Verdict], list[str]]:
     """Return the verdicts and the names of the files that were examined for them."""
     examined: list[str] = []
 
-    def examine(some: Sequence[Path]) -> Sequence[Verdict]:
-        examined.extend(path.name for path in some)
+    def examine(some: Sequence[Entry]) -> Sequence[Verdict]:
+        examined.extend(Path(str(path)).name for path in some)
         return each_file(some, examine_image, "Examining")
 
     return remembered_verdicts(paths, folder, examine), examined
@@ -154,7 +155,7 @@ def test_a_folder_loads_the_same_from_verdicts(
     first = load_data(tmp_path / "images")
     opened: list[Path] = []
     monkeypatch.setattr(
-        "glassnet.data.folders.examine_image", lambda path: (opened.append(path), examine_image(path))[1]
+        "glassnet.data.labelled_images.examine_image", lambda path: (opened.append(path), examine_image(path))[1]
     )
     second = load_data(tmp_path / "images")
     assert [path.name for path in opened] == ["notes.txt"]
