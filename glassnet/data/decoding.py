@@ -17,15 +17,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from glassnet._types import PathArg
 from glassnet.data.content import Content
 from glassnet.data.images import exif_orientation, open_image, pillow_warnings
+from glassnet.data.resizing import Box
 
 SPARE = 2**0.5
 """How many pixels a reduced JPEG must keep for each pixel it is fitted to, along an axis: two by area."""
 
 REDUCTIONS = (8, 4, 2)
 JPEG_BEGINNING = b"\xff\xd8\xff"
-
-Box = tuple[float, float, float, float]
-"""Left, upper, right and lower edge in pixels."""
 
 
 def open_reduced(
