@@ -153,7 +153,7 @@ def _cache_files(folder: Path) -> list[Path]:
 def _key(files: ImageFiles, record: Fitting) -> str:
     values = {
         "format": FORMAT,
-        "decoder": [PIL.__version__, features.version("jpg"), SPARE],
+        "decoder": [PIL.__version__, features.version("jpg"), torch.__version__, SPARE],
         "files": files.digests,
         "fitting": dict(record.fitting),
     }
