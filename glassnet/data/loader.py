@@ -16,11 +16,14 @@ from glassnet.data.image_cache import readable_files
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 from glassnet.data.memory import available_bytes
+from glassnet.data.pixel_file import release_pages
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 
 MEMORY_SHARE = 0.5
 """The share of the available memory that one split may take where no budget is given."""
+COPY_BYTES = 1 << 24
+"""How much of a file is copied into memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,20 @@ class DeviceExamples:
         """Yield `(inputs, labels)` in batches on the device, in `order` `(N,)` where one is given, each example once.
 
         The last batch holds the remainder; a remainder of one example joins the batch before it, because batch
-        normalisation has no spread over a single example.
+        normalisation has no spread over a single example. Of images on disk, no more than the memory budget is kept.
         """
+        if self.exceeded_bytes is None:
+            yield from self._batches(batch_size, order)
+            return
+        num_read = 0
+        for inputs, labels in self._batches(batch_size, order):
+            yield inputs, labels
+            num_read += inputs.nbytes
+            if num_read > self.exceeded_bytes:
+                release_pages(self.inputs)
+                num_read = 0
+
+    def _batches(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         if self.inputs.device != self.device:
             yield from self._moved_batches(batch_size, order)
             return
@@ -134,7 +149,14 @@ def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> T
 def _loaded(mapped: Tensor, budget_bytes: int | None) -> tuple[Tensor, int | None]:
     """Return what is mapped from a file in memory where it fits into the budget; else as it is, and the budget."""
     budget = _budget(torch.device("cpu"), budget_bytes)
-    return (mapped, budget) if mapped.nbytes > budget else (mapped.clone(), None)
+    if mapped.nbytes > budget:
+        return mapped, budget
+    loaded = torch.empty_like(mapped)
+    num_rows = max(1, COPY_BYTES // max(1, mapped[:1].nbytes))
+    for rows, copies in zip(mapped.split(num_rows), loaded.split(num_rows), strict=True):
+        copies.copy_(rows)
+        release_pages(mapped)  # else all would be in memory twice
+    return loaded, None
 
 
 def _budget(device: torch.device, given: int | None) -> int:

@@ -30,6 +30,8 @@ from glassnet._types import Shape
 FORMAT = 2
 """Raised when the layout changes, or when the same image would give other pixels than before."""
 HEADER_BYTES = 4096
+MAPPING = "glassnet_mapping"
+"""The attribute of a tensor that keeps the mapping it lies in."""
 CHUNK_BYTES = 1 << 24
 SUFFIXES = (PIXELS, PARTIAL, JOURNAL) = (".pixels", ".partial", ".journal")
 
@@ -72,8 +74,8 @@ class PixelLayout:
 def open_pixels(folder: Path, layout: PixelLayout) -> tuple[Tensor, dict[int, str]] | None:
     """Return the finished images `uint8` `(K, C, H, W)`, mapped, and why each of the other sources has no row.
 
-    They are read from the disk as they are used, and writing to them changes memory only. None where there is no such
-    file or its header, length or trailer is not as it must be; the pixels are not read for this.
+    They are read from the disk as they are used; writing to them changes memory only, until `release_pages`. None where
+    there is no such file or its header, length or trailer is not as it must be; the pixels are not read for this.
     """
     try:
         with layout.path(folder, PIXELS).open("rb") as file:
@@ -88,10 +90,24 @@ def open_pixels(folder: Path, layout: PixelLayout) -> tuple[Tensor, dict[int, st
             if zlib.crc32(trailer) != header["trailer_crc"]:
                 return None
             failures = {int(index): str(reason) for index, reason in json.loads(trailer).items()}
-            rows = np.frombuffer(_mapping(file), np.uint8, num_rows * layout.image_bytes, HEADER_BYTES)
+            mapping = _mapping(file)
+            rows = np.frombuffer(mapping, np.uint8, num_rows * layout.image_bytes, HEADER_BYTES)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return torch.from_numpy(rows.reshape(num_rows, *layout.image_shape)), failures
+    pixels = torch.from_numpy(rows.reshape(num_rows, *layout.image_shape))
+    setattr(pixels, MAPPING, mapping)
+    return pixels, failures
+
+
+def release_pages(pixels: Tensor) -> None:
+    """Give back the memory through which the images of `open_pixels` were read; they are read anew when needed.
+
+    The system keeps what it has read for as long as it has room, so that this costs little. Nothing is done to another
+    tensor, nor to a part of that one, nor where the system cannot do it.
+    """
+    mapping = getattr(pixels, MAPPING, None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapping(file: io.BufferedReader) -> mmap.mmap:

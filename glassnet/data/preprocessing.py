@@ -24,6 +24,7 @@ from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
+from glassnet.data.pixel_file import release_pages
 from glassnet.data.resizing import INTERPOLATIONS, Box, centre, resized
 
 FITS = ("crop", "pad", "stretch")
@@ -244,6 +245,7 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     for block in pixels.split(max(1, STATISTICS_BLOCK_BYTES // max(1, pixels[:1].nbytes))):
         for histogram, channel in zip(histograms, block.unbind(1), strict=True):
             histogram += torch.bincount(channel.reshape(-1), minlength=256)
+        release_pages(pixels)
     means, stds = zip(*(_mean_and_spread(histogram.tolist()) for histogram in histograms), strict=True)
     return means, stds
 

@@ -15,6 +15,7 @@ from glassnet._modes import evaluating, refuse_lazy
 from glassnet._user_code import in_line, words_of
 from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds
+from glassnet.data.pixel_file import release_pages
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.inputs import GatheredInputs, InputArg, gather_inputs
@@ -73,10 +74,10 @@ def predict_outputs(
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     with evaluating(model), autocast(device, precision):
-        batches = [
-            model(record.normalise(inputs[start:stop].to(device))).float()
-            for start, stop in batch_bounds(len(inputs), batch_size)
-        ]
+        batches = []
+        for start, stop in batch_bounds(len(inputs), batch_size):
+            batches.append(model(record.normalise(inputs[start:stop].to(device))).float())
+            release_pages(inputs)
     return torch.cat(batches) if batches else torch.zeros(0, len(record.class_names), device=inputs.device)
 
 

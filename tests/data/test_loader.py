@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from glassnet.data import loader, preprocessing
 from glassnet.data.augmentation import random_shift
-from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order
+from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order, to_device
+from glassnet.data.pixel_file import release_pages
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.data.sources import load_data
+
+MIB = 1 << 20
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -60,3 +71,70 @@ def test_a_shift_moves_whole_images_by_whole_pixels_and_fills_what_is_free() -> 
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) == 25  # every shift occurs
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """200 small images, which at 256x256 are 38 MiB."""
+    monkeypatch.setenv("GLASSNET_CACHE", str(tmp_path / "cache"))
+    for index in range(200):
+        path = tmp_path / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(index).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(values).save(path)
+    return tmp_path / "images"
+
+
+def mapped_bytes() -> int:
+    """How much of the machine's memory the process has through files of fitted images."""
+    total, is_pixels = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            is_pixels = ".pixels" in line
+        elif is_pixels and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is mapped")
+@pytest.mark.parametrize("is_shuffled", [True, False])
+@pytest.mark.parametrize("keeps_to_budget", [True, False])
+def test_a_folder_larger_than_the_budget_is_measured_read_and_loaded_within_it(
+    folder: Path, is_shuffled: bool, keeps_to_budget: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preprocessing, "STATISTICS_BLOCK_BYTES", MIB)
+    monkeypatch.setattr(loader, "COPY_BYTES", MIB)
+    held: list[int] = []
+
+    def release(pixels: torch.Tensor) -> None:
+        held.append(mapped_bytes())
+        if keeps_to_budget:
+            release_pages(pixels)
+
+    for module in (preprocessing, loader):
+        monkeypatch.setattr(module, "release_pages", release)
+    train = load_data(folder, test_share=0, validation_share=0).train
+    record = make_preprocessing(train, (256, 256))
+    on_disk = to_device(train, record, CPU, 4 * MIB)
+    assert on_disk.exceeded_bytes == 4 * MIB
+    order = shuffled_order(len(train), 0, 0, CPU) if is_shuffled else torch.arange(len(train))
+    seen = [
+        inputs.sum((1, 2, 3), dtype=torch.int64)
+        for inputs, _ in on_disk.batches(10, order if is_shuffled else None)
+        if held.append(mapped_bytes()) is None  # type: ignore[func-returns-value]
+    ]
+    in_memory = to_device(train, record, CPU, None)
+    assert in_memory.exceeded_bytes is None
+    assert torch.equal(torch.cat(seen), in_memory.inputs.sum((1, 2, 3), dtype=torch.int64)[order])
+    assert (max(held) < 8 * MIB) == keeps_to_budget
+    assert (max(held) > 36 * MIB) != keeps_to_budget
+
+
+def test_the_budget_is_kept_to_the_byte(folder: Path) -> None:
+    train = load_data(folder).train
+    record = Preprocessing(class_names=train.class_names, mode="RGB", size=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
+    num_bytes = len(train) * 3 * 8 * 8
+    assert to_device(train, record, CPU, num_bytes).exceeded_bytes is None
+    on_disk = to_device(train, record, CPU, num_bytes - 1)
+    assert on_disk.exceeded_bytes == num_bytes - 1
+    assert torch.equal(on_disk.inputs, to_device(train, record, CPU, num_bytes).inputs)
