@@ -22,6 +22,8 @@ from glassnet.data.records import InputRecord
 
 MEMORY_SHARE = 0.5
 """The share of the available memory that one split may take where no budget is given."""
+ROWS_AT_ONCE = 16
+"""Rows that are mapped from a file at a time: a system may map 2 MiB for each, whatever its length."""
 COPY_BYTES = 1 << 24
 """How much of a file is copied into memory at a time."""
 
@@ -62,21 +64,9 @@ class DeviceExamples:
         """Yield `(inputs, labels)` in batches on the device, in `order` `(N,)` where one is given, each example once.
 
         The last batch holds the remainder; a remainder of one example joins the batch before it, because batch
-        normalisation has no spread over a single example. Of images on disk, no more than the memory budget is kept.
+        normalisation has no spread over a single example.
         """
-        if self.exceeded_bytes is None:
-            yield from self._batches(batch_size, order)
-            return
-        num_read = 0
-        for inputs, labels in self._batches(batch_size, order):
-            yield inputs, labels
-            num_read += inputs.nbytes
-            if num_read > self.exceeded_bytes:
-                release_pages(self.inputs)
-                num_read = 0
-
-    def _batches(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.inputs.device != self.device:
+        if self.inputs.device != self.device or self.exceeded_bytes is not None:
             yield from self._moved_batches(batch_size, order)
             return
         for start, stop in batch_bounds(len(self), batch_size):
@@ -89,11 +79,21 @@ class DeviceExamples:
     def _moved_batches(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Gather each batch in pinned memory, from which an accelerator fetches it while it still computes."""
         near = None if order is None else order.to(self.inputs.device)
+        is_pinnable = self.device.type == "cuda"
         for start, stop in batch_bounds(len(self), batch_size):
-            rows = self.inputs[start:stop] if near is None else self.inputs.index_select(0, near[start:stop])
+            rows = self._rows(torch.arange(start, stop) if near is None else near[start:stop])
             labels = self.labels[start:stop] if order is None else self.labels.index_select(0, order[start:stop])
-            is_pinnable = self.device.type == "cuda"
             yield (rows.pin_memory() if is_pinnable else rows).to(self.device, non_blocking=is_pinnable), labels
+
+    def _rows(self, chosen: Tensor) -> Tensor:
+        """Return the chosen inputs in memory; of what is on disk, only a few rows are mapped at a time."""
+        if self.exceeded_bytes is None:
+            return self.inputs.index_select(0, chosen)
+        rows = self.inputs.new_empty((len(chosen), *self.inputs.shape[1:]))
+        for part, places in zip(rows.split(ROWS_AT_ONCE), chosen.split(ROWS_AT_ONCE), strict=True):
+            torch.index_select(self.inputs, 0, places, out=part)
+            release_pages(self.inputs)
+        return rows
 
 
 def batch_bounds(num_examples: int, batch_size: int) -> list[tuple[int, int]]:
