@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +15,49 @@ import torch
 from torch import Tensor, nn
 
 from glassnet._device import describe_device, resolve_device, resolve_precision
-from glassnet._errors import UsageError
+from glassnet._errors import UsageError, WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset
-from glassnet.data.loader import to_device
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
-from glassnet.models.spec import ModelSpec
+from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
+    Begun,
     Run,
     RunWriter,
     create_run,
+    find_launched,
     judge,
     model_section,
+    open_begun,
     open_run,
     sources_of,
 )
+from glassnet.training.batch_size import check_batch_size, with_batch_size
+from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
+from glassnet.training.fit import FitResult, Observer, fit
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
+from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
+from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
+
+NUM_LOOKED_AT = 5000
+"""Training inputs that initial weights are computed from, where they are."""
 
 
 def train(
@@ -70,10 +82,14 @@ def train(
     takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
 
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
-    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned.
+    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
+    `gn.resume` goes on with it, as with one that was killed.
+
+    Started by torchrun, each process calls `train` with the same arguments; they share each batch, the first writes,
+    and a run whose processes were started again is resumed.
 
     Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
-    where the folder cannot be written or the loss is lost. A folder in which no epoch was saved is removed.
+    where the folder cannot be written or the loss is lost. A folder in which nothing was learnt is removed.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
@@ -87,61 +103,217 @@ def train(
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
     config = config.resolved()
-    check_batch_size(config.batch_size, len(data.train))
-    device = resolve_device(config.device)
+    if isinstance(config.batch_size, int):
+        check_batch_size(config.batch_size * config.accumulate, len(data.train))
+    device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
     objective = _check_model(model, spec, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
-    config = replace(config, loss=objective.loss.name)
+    model = model.to(device)
+    config = with_batch_size(replace(config, loss=objective.loss.name), len(data.train), model, preprocessing)
     name = spec.name if spec else type(model).__name__.lower()
-    writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
-    try:
-        record = _record(model, spec, data, config, device, precision)
-        writer.save_start(record, preprocessing, {} if spec else sources_of(model))
-        observer = make_observer(progress)
-        result = _fit(model.to(device), data, preprocessing, config, objective, precision, observer, writer)
-    except NonFiniteLossError as error:
-        kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
-        raise NonFiniteLossError(f"{error} {kept}") from None
-    finally:
-        if not writer.is_usable:
-            writer.discard()
-    record["result"] = {
-        "best_epoch": result.best_epoch,
-        "num_epochs": len(result.history),
-        "stop_reason": result.stop_reason,
-    }
-    return _finish(writer, model, data, preprocessing, objective, record, loss)
+    default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
+    with joined(device) as processes:
+        if was_restarted():
+            begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
+            if begun is not None:
+                return _resume(open_begun(begun, model), data, loss, processes, progress)
+        experiment = _Experiment(
+            model=model,
+            data=data,
+            preprocessing=preprocessing,
+            config=config,
+            objective=objective,
+            loss=loss,
+            precision=precision,
+            record=_record(model, spec, data, config, device, precision),
+            processes=processes,
+        )
+        writer = create_run(out, default_name) if processes.is_first else None
+        if writer is not None:
+            try:
+                writer.save_start(experiment.record, preprocessing, {} if spec else sources_of(model))
+            except WorkError:
+                writer.discard()
+                raise
+        _initialise_from_data(experiment)
+        path = processes.shared(writer.path if writer else None)
+        return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
 
 
-def _fit(
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    config: TrainConfig,
-    objective: Objective,
-    precision: str,
-    observer: Observer,
-    writer: RunWriter,
-) -> FitResult:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    left = config.memory_budget_bytes
-    train = to_device(data.train, preprocessing, device, left)
+def _initialise_from_data(experiment: _Experiment) -> None:
+    """Set the initial weights that come from training inputs, where the model has such and none were loaded."""
+    model, preprocessing = experiment.model, experiment.preprocessing
+    if not isinstance(model, HasDataInitialisation) or getattr(model, "loaded_weights", None) is not None:
+        return
+    examples = to_device(experiment.data.train[:NUM_LOOKED_AT], preprocessing, next(model.parameters()).device)
+    model.initialise_from(preprocessing.normalise(examples.inputs))
+
+
+def resume(
+    path: PathArg,
+    *,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    loss: LossFunction | None = None,
+    root: PathArg | None = None,
+    trust: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Go on with a run that was killed or interrupted, and return it finished.
+
+    On the same machine, with the same versions, the weights are bit for bit those of a run that was never
+    interrupted. Everything is taken from the run folder; where the model is not glassnet's, it takes `model`, an
+    instance, or `trust=True`, which executes the source in the run, as for `open_run`; `data` and `loss` are needed
+    where they were given in Python. `root` is the folder of the standard data sets.
+
+    Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
+    or where the data has changed.
+    """
+    begun = open_begun(path, model, trust)
+    device = resolve_device(local_device(begun.config.device))
+    with joined(device) as processes:
+        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress)
+
+
+def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: Processes, progress: bool) -> Run:
+    check_own_loss(loss, begun.config)
+    if isinstance(loss, nn.Module):
+        loss.to(resolve_device(local_device(begun.config.device)))
+    device = resolve_device(local_device(begun.config.device))
+    if data.fingerprint() != begun.record["data"]["fingerprint"]:
+        raise WorkError(
+            f"The data is not what the run in {begun.path} was begun with (another fingerprint). Pass the same data, "
+            "or train anew."
+        )
+    experiment = _Experiment(
+        model=begun.model.to(device),
+        data=data,
+        preprocessing=begun.preprocessing,
+        config=begun.config,
+        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config, loss),
+        loss=loss,
+        precision=begun.record["glassnet"]["precision"],
+        record=dict(begun.record),
+        processes=processes,
+    )
+    observer = make_observer(progress and processes.is_first)
+    for note in (begun.note, _changed_versions(begun.record, device)):
+        if note:
+            observer.noted(note)
+    return _run(experiment, RunWriter(begun.path, is_new=False, is_usable=True), observer, begun.state)
+
+
+def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
+    """Say what differs from where the run was begun, so that bit-equal weights cannot be promised."""
+    before, now = record["glassnet"], _versions(device)
+    changes = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    if not changes:
+        return ""
+    return f"Resumed elsewhere ({'; '.join(changes)}): the weights may differ in their last bits."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Experiment:
+    """What one training works with, checked and matched."""
+
+    model: nn.Module
+    data: Dataset
+    preprocessing: InputRecord
+    config: TrainConfig
+    objective: Objective
+    loss: LossFunction | None
+    """The user's own, where there is one."""
+    precision: str
+    record: dict[str, Any]
+    processes: Processes
+
+
+def _placed(experiment: _Experiment, device: torch.device) -> tuple[DeviceExamples, DeviceExamples]:
+    """Put train and validation on the device; the memory budget is for both together."""
+    left = experiment.config.memory_budget_bytes
+    train = to_device(experiment.data.train, experiment.preprocessing, device, left)
     if left is not None and train.exceeded_bytes is None:
         left = max(0, left - train.inputs.nbytes)
-    return fit(
-        model,
-        train,
-        to_device(data.validation, preprocessing, device, left),
-        preprocessing,
-        config,
-        precision=precision,
-        objective=objective,
-        observer=observer,
-        on_epoch=writer.save_epoch,
+    return train, to_device(experiment.data.validation, experiment.preprocessing, device, left)
+
+
+def _note_disk(observer: Observer, splits: Sequence[DeviceExamples]) -> None:
+    """Say what is read from disk because it exceeds the memory budget."""
+    num_bytes = sum(split.inputs.nbytes for split in splits if split.exceeded_bytes is not None)
+    if num_bytes:
+        budget = max(split.exceeded_bytes or 0 for split in splits)
+        observer.noted(
+            f"{num_bytes / 2**30:,.2f} GiB of images exceed the memory budget of {budget / 2**30:,.2f} GiB "
+            "(memory_budget_gib): read from disk batch by batch."
+        )
+
+
+def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+    """Train, from `state` on where there is one; judge the best weights; return the run."""
+    model, preprocessing = experiment.model, experiment.preprocessing
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        started = time.perf_counter()
+        examples, validation = _placed(experiment, device)
+        if experiment.processes.is_first:
+            _note_disk(observer, (examples, validation))
+        preparing_s = time.perf_counter() - started
+        result = fit(
+            model,
+            examples,
+            validation,
+            preprocessing,
+            experiment.config,
+            precision=experiment.precision,
+            objective=experiment.objective,
+            observer=observer,
+            on_epoch=writer.save_epoch,
+            on_state=writer.save_state,
+            resume=state,
+            processes=experiment.processes,
+        )
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
+    finally:
+        if experiment.processes.is_first and not writer.is_usable:
+            writer.discard()
+    if experiment.processes.is_first:
+        bound = _bound(result, preparing_s, device)
+        experiment.record["result"] = {
+            "best_epoch": result.best_epoch,
+            "num_epochs": len(result.history),
+            "stop_reason": result.stop_reason,
+            "bound": bound.to_dict(),
+        }
+        observer.noted(str(bound))
+        run = _finish(writer, experiment)
+    experiment.processes.wait()
+    return (
+        run
+        if experiment.processes.is_first
+        else open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     )
+
+
+def _bound(result: FitResult, preparing_s: float, device: torch.device) -> Bound:
+    timing = result.timing
+    seconds = {
+        "decoding": preparing_s,
+        "data": timing.data_s,
+        "step": timing.step_s,
+        "validation": timing.validation_s,
+        "saving": timing.saving_s,
+    }
+    return find_bound(seconds, result.step_shares, device)
+
+
+def _kept(writer: RunWriter) -> str:
+    if writer.has_weights:
+        return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
+    return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
 
 
 def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
@@ -253,12 +425,10 @@ def _record(
     """Everything to repeat the run, as plain values for `config.yaml`."""
     return {
         "glassnet": {
-            "version": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
+            **_versions(device),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": describe_device(device),
             "precision": precision,
+            "launch": launch_name(),
         },
         "data": {
             "name": data.name,
@@ -279,27 +449,30 @@ def _record(
     }
 
 
-def _finish(
-    writer: RunWriter,
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    objective: Objective,
-    record: dict[str, Any],
-    loss: LossFunction | None,
-) -> Run:
+def _versions(device: torch.device) -> dict[str, str]:
+    """Return what decides, beside the config, to the last bit what a training comes to."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": describe_device(device),
+    }
+
+
+def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
     """Judge the best weights on the test split, store the figures, write the report."""
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    objective, record = experiment.objective, experiment.record
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
     if len(data.test):
-        budget = TrainConfig.from_dict(record["training"]).memory_budget_bytes
-        examples = to_device(data.test, preprocessing, device, budget)
+        examples = to_device(data.test, preprocessing, device, experiment.config.memory_budget_bytes)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
-    writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
-    run = open_run(writer.path, model=model, loss=loss, device=str(device))
+    writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
+    run = open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     write_report(run, data.test, evaluation, outputs)
     return run
 

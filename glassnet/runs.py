@@ -12,6 +12,7 @@ report.html          the report
 
 from __future__ import annotations
 
+import glob
 import inspect
 import itertools
 import math
@@ -45,12 +46,22 @@ from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
 from glassnet.models.user_model import FOLDER, rebuild_user_model, user_spec_of
 from glassnet.nn.losses import is_own_loss
-from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_bytes, write_text
+from glassnet.training.checkpoint import (
+    load_training_state,
+    load_weights,
+    previous_state,
+    save_training_state,
+    save_weights,
+    write_bytes,
+    write_text,
+)
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import EpochEnd
 from glassnet.training.history import History
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import LossFunction
+from glassnet.training.processes import launch_name
+from glassnet.training.state import TrainingState
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -61,6 +72,7 @@ SECTIONS = {
     "training": set[str](),
 }
 """What `config.yaml` holds at least, by section."""
+OTHERS = (SOURCE, PREPROCESSING, METRICS, REPORT)
 REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
 
 
@@ -168,33 +180,38 @@ class Run:
         Raises `UsageError` where the run was trained on data that only the caller has, and `WorkError` where the
         data found under the same name is not the same.
         """
-        stored = self.record["data"]
-        if stored["source"] is None:
-            raise UsageError(
-                f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
-                "Pass the examples: run.evaluate(data.test)."
-            )
-        if str(stored["source"]).startswith(PIPE):
-            raise UsageError(
-                f"This run was trained on the output of a command, {stored['source']!r}, and a command that stands in "
-                "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
-                "`glassnet evaluate RUN --data 'pipe:...'`."
-            )
-        data = load_data(
-            stored["source"],
-            root or stored["root"],
-            target=stored["target"],
-            task=stored.get("task"),
-            seed=stored["seed"],
-            validation_share=stored["validation_share"],
-            **stored.get("options") or {},
+        return load_stored(self.record, root)
+
+
+def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Dataset:
+    """Load the data that a run's `record` names, with the same splits; raises as `Run.load_data`."""
+    stored = record["data"]
+    if stored["source"] is None:
+        raise UsageError(
+            f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
+            "Pass the examples: run.evaluate(data.test)."
         )
-        if data.fingerprint() != stored["fingerprint"]:
-            raise WorkError(
-                f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
-                "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
-            )
-        return data
+    if str(stored["source"]).startswith(PIPE):
+        raise UsageError(
+            f"This run was trained on the output of a command, {stored['source']!r}, and a command that stands in "
+            "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
+            "`glassnet evaluate RUN --data 'pipe:...'`."
+        )
+    data = load_data(
+        stored["source"],
+        root or stored["root"],
+        target=stored["target"],
+        task=stored.get("task"),
+        seed=stored["seed"],
+        validation_share=stored["validation_share"],
+        **stored.get("options") or {},
+    )
+    if data.fingerprint() != stored["fingerprint"]:
+        raise WorkError(
+            f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
+            "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
+        )
+    return data
 
 
 def _is_same(source: PathArg, stored: str) -> bool:
@@ -218,12 +235,22 @@ def judge(
 class RunWriter:
     """A run folder while it is being written."""
 
-    def __init__(self, path: Path, is_new: bool = True) -> None:
+    def __init__(self, path: Path, is_new: bool = True, is_usable: bool = False) -> None:
         self.path = path
         self.is_new = is_new
         """False where the folder was there before, empty: then it is not ours to remove."""
-        self.is_usable = False
-        """True as soon as an epoch is saved; until then the folder is not worth keeping."""
+        self.is_usable = is_usable
+        """True as soon as a step is saved; until then the folder is not worth keeping."""
+
+    @property
+    def state_path(self) -> Path:
+        """Where the full training state lies."""
+        return self.path / STATE
+
+    @property
+    def has_weights(self) -> bool:
+        """True as soon as an epoch is saved."""
+        return (self.path / WEIGHTS).exists()
 
     def save_start(
         self, record: Mapping[str, object], preprocessing: InputRecord, sources: Mapping[str, bytes]
@@ -240,16 +267,28 @@ class RunWriter:
         write_text(self.path / CONFIG, yaml.safe_dump(plain(record), sort_keys=False, allow_unicode=True))
 
     def save_epoch(self, end: EpochEnd) -> None:
-        """Write the state after an epoch, and last the weights where they are the best so far."""
-        save_training_state(self.path / STATE, end)
+        """Write what an epoch came to: the history, the weights where they are the best so far, and last the state.
+
+        A run that is killed in between does the epoch again and writes the same.
+        """
         write_text(self.path / METRICS, end.history.to_csv())
         if end.is_best:
             save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
-        self.is_usable = True
+        self.save_state(end.state)
+
+    def finish(self, record: Mapping[str, object]) -> None:
+        """Write `config.yaml` with the result; of the training states only the last is of use then."""
+        self.save_record(record)
+        previous_state(self.state_path).unlink(missing_ok=True)
+
+    def save_state(self, state: TrainingState) -> None:
+        """Write the full training state; the one before it is kept until the next."""
+        save_training_state(self.state_path, state)
+        self.is_usable = self.is_usable or state.step > 0
 
     def discard(self) -> None:
         """Remove what was written where nothing usable came of it."""
-        for name in (CONFIG, WEIGHTS, STATE, SOURCE, PREPROCESSING, METRICS, REPORT):
+        for name in (CONFIG, WEIGHTS, STATE, previous_state(Path(STATE)).name, *OTHERS):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / FOLDER, ignore_errors=True)
         if self.is_new:
@@ -367,6 +406,66 @@ def open_run(
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Begun:
+    """A run that is not finished: what it takes to go on with it."""
+
+    path: Path
+    model: nn.Module
+    """With its initial weights; those of the state are loaded by `fit`."""
+    config: TrainConfig
+    preprocessing: InputRecord
+    record: Mapping[str, Any]
+    state: TrainingState
+    note: str
+    """What is to be said of the state; empty where it is the last one."""
+
+    def load_data(self, root: PathArg | None = None) -> Dataset:
+        """Load the data the run was begun with, as `Run.load_data`."""
+        return load_stored(self.record, root)
+
+
+def open_begun(path: PathArg, model: nn.Module | None = None, trust: bool = False) -> Begun:
+    """Open a run folder that training was interrupted in; `model` and `trust` as for `open_run`.
+
+    Raises `UsageError` for a path that is no run folder and for a run that is complete, `WorkError` for one whose
+    files are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or not (folder / CONFIG).is_file():
+        _check_files(folder)
+    record = _read_record(folder / CONFIG)
+    stop_reason = (record.get("result") or {}).get("stop_reason")
+    if stop_reason not in (None, "interrupted"):
+        raise UsageError(
+            f"The run in {folder} is complete ({stop_reason}): there is nothing to resume. To train further from its "
+            f"weights, start a run with --weights {folder / WEIGHTS}."
+        )
+    state, note = load_training_state(folder / STATE)
+    return Begun(
+        path=folder,
+        model=_rebuild(folder, record, trust) if model is None else model,
+        config=TrainConfig.from_dict(record["training"]),
+        preprocessing=_read(folder / PREPROCESSING, record_from_json),
+        record={name: part for name, part in record.items() if name != "result"},
+        state=state,
+        note=note,
+    )
+
+
+def find_launched(out: PathArg | None, default_name: str) -> Path | None:
+    """Return the run folder that this launch of torchrun began before its processes were started again, if any."""
+    wanted = Path(os.path.abspath(Path(out).expanduser() if out is not None else Path("runs") / default_name))
+    for config in sorted(wanted.parent.glob(f"{glob.escape(wanted.name)}*/{CONFIG}")):
+        try:
+            record = _read_record(config)
+        except WorkError:
+            continue
+        if record["glassnet"].get("launch") == launch_name() and (config.parent / STATE).exists():
+            return config.parent
+    return None
+
+
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
         beside = _runs_in(folder.parent)
@@ -378,10 +477,10 @@ def _check_files(folder: Path) -> None:
     if len(missing) == len(REQUIRED):
         raise UsageError(f"{folder} is not a run folder: it has none of {', '.join(REQUIRED)}.")
     if missing:
-        raise WorkError(
-            f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. "
-            "Copy the whole folder, or train again."
-        )
+        remedy = "Copy the whole folder, or train again."
+        if (folder / STATE).is_file() and not (folder / REPORT).exists():
+            remedy = f"If it was interrupted, `glassnet train --resume {folder}` goes on with it."
+        raise WorkError(f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. {remedy}")
 
 
 def _runs_in(folder: Path) -> list[str]:

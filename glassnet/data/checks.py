@@ -442,7 +442,7 @@ def _pictures(inputs: Tensor | ImageFiles) -> Sequence[_Picture | UnreadableImag
 
 
 def _picture_of_file(path: Entry) -> _Picture:
-    image, box = open_reduced(path, "L", 0, lambda width, height: min(width, height) / PICTURE_SIZE)
+    image, box, _ = open_reduced(path, "L", 0, lambda width, height: min(width, height) / PICTURE_SIZE)
     shapes = ((PICTURE_SIZE, PICTURE_SIZE), HASH_SIZE)
     grey, hashed = (
         np.asarray(image.resize(shape[::-1], Image.Resampling.BOX, box=box), dtype=np.float32) for shape in shapes

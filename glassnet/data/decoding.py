@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import NamedTuple
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -26,9 +27,19 @@ REDUCTIONS = (8, 4, 2)
 JPEG_BEGINNING = b"\xff\xd8\xff"
 
 
+class Opened(NamedTuple):
+    """An image, perhaps decoded reduced."""
+
+    image: Image.Image
+    box: Box
+    """What the picture fills of it."""
+    reduction: int
+    """How many pixels of the file became one, along an axis."""
+
+
 def open_reduced(
     source: PathArg | Content | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
-) -> tuple[Image.Image, Box]:
+) -> Opened:
     """Return what `open_image` returns, perhaps reduced, and the box in it that the picture fills.
 
     `shrinkage(width, height)` says how many pixels of an upright image of that size become one, along an axis. Where
@@ -40,12 +51,15 @@ def open_reduced(
     """
     opened = _opened(source)
     if opened is None:  # open_image takes it, or says why not
-        image = open_image(source, mode, background)
-        return image, (0, 0, *image.size)
+        return _whole(open_image(source, mode, background))
     with opened:
-        box = _reduce(opened, shrinkage)
+        reduced = _reduce(opened, shrinkage)
         image = open_image(opened, mode, background)
-    return image, box or (0, 0, *image.size)
+    return Opened(image, *reduced) if reduced else _whole(image)
+
+
+def _whole(image: Image.Image) -> Opened:
+    return Opened(image, (0, 0, *image.size), 1)
 
 
 def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
@@ -81,8 +95,8 @@ def _whole_content(stream: io.BufferedIOBase) -> bytes:
         stream.seek(position)
 
 
-def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> Box | None:
-    """Have a JPEG decoded reduced where it may be; return the box of the picture once it stands upright."""
+def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> tuple[Box, int] | None:
+    """Have a JPEG decoded reduced where it may be; return the box of the upright picture, and the reduction."""
     if not isinstance(opened, JpegImageFile):
         return None
     try:
@@ -104,4 +118,4 @@ def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> Box 
         inner, outer = inner[::-1], outer[::-1]
     left = outer[0] - inner[0] if orientation in (2, 3, 6, 7) else 0.0
     upper = outer[1] - inner[1] if orientation in (3, 4, 7, 8) else 0.0
-    return left, upper, left + inner[0], upper + inner[1]
+    return (left, upper, left + inner[0], upper + inner[1]), reduction

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -30,9 +31,9 @@ from glassnet._types import Shape
 FORMAT = 2
 """Raised when the layout changes, or when the same image would give other pixels than before."""
 HEADER_BYTES = 4096
-MAPPING = "glassnet_mapping"
-"""The attribute of a tensor that keeps the mapping it lies in."""
 CHUNK_BYTES = 1 << 24
+_mappings: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
+"""The files that are mapped, by the address of their images; one that no tensor lies in any more is gone from here."""
 SUFFIXES = (PIXELS, PARTIAL, JOURNAL) = (".pixels", ".partial", ".journal")
 
 
@@ -95,17 +96,17 @@ def open_pixels(folder: Path, layout: PixelLayout) -> tuple[Tensor, dict[int, st
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     pixels = torch.from_numpy(rows.reshape(num_rows, *layout.image_shape))
-    setattr(pixels, MAPPING, mapping)
+    _mappings[pixels.untyped_storage().data_ptr()] = mapping
     return pixels, failures
 
 
 def release_pages(pixels: Tensor) -> None:
     """Give back the memory through which the images of `open_pixels` were read; they are read anew when needed.
 
-    The system keeps what it has read for as long as it has room, so that this costs little. Nothing is done to another
-    tensor, nor to a part of that one, nor where the system cannot do it.
+    `pixels` may be a part of such images; all of them are released. The system keeps what it has read for as long as it
+    has room, so that this costs little. Nothing is done to another tensor, nor where the system cannot do it.
     """
-    mapping = getattr(pixels, MAPPING, None)
+    mapping = _mappings.get(pixels.untyped_storage().data_ptr())
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 

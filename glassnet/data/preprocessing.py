@@ -19,13 +19,13 @@ from torch import Tensor
 from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.content import Content
-from glassnet.data.decoding import open_reduced
+from glassnet.data.decoding import Opened, open_reduced
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 from glassnet.data.pixel_file import release_pages
-from glassnet.data.resizing import INTERPOLATIONS, Box, centre, resized
+from glassnet.data.resizing import INTERPOLATIONS, centre, resized
 
 FITS = ("crop", "pad", "stretch")
 MODES = {1: "L", 3: "RGB"}
@@ -114,8 +114,7 @@ class Preprocessing:
 
         Raises `UnreadableImageError` for what is not an image.
         """
-        image, box = open_reduced(source, self.mode, self.fill, self._shrinkage)
-        return self._placed(image, box)
+        return self._placed(open_reduced(source, self.mode, self.fill, self._shrinkage))
 
     def fit_inputs(self, inputs: Tensor | ImageFiles) -> Tensor:
         """Return `inputs`, `uint8 (N, C, h, w)` or N files, fitted to `uint8 (N, C, H, W)`; as `fit_image` on each.
@@ -157,7 +156,7 @@ class Preprocessing:
             return canvas
         for index, array in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
             image = Image.fromarray(array.squeeze(-1) if self.mode == "L" else array)
-            canvas[index] = self._placed(image, (0, 0, *image.size))
+            canvas[index] = self._placed(Opened(image, (0, 0, *image.size), 1))
         return canvas
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -179,14 +178,15 @@ class Preprocessing:
         ratios = width / self.content_size[1], height / self.content_size[0]
         return max(ratios) if self.fit == "pad" else min(ratios)
 
-    def _placed(self, image: Image.Image, box: Box) -> Tensor:
-        """Return what lies in the `box` of an image, resized by `fit` into the content box, as `uint8 (C, H, W)`."""
+    def _placed(self, opened: Opened) -> Tensor:
+        """Return the picture in an opened image, resized by `fit` into the content box, as `uint8 (C, H, W)`."""
+        image, box, reduction = opened
         (height, width), (left, upper, right, lower) = self.content_size, box
         from_width, from_height = right - left, lower - upper
         target = (width, height)
         if self.fit == "crop":
             scale = max(width / from_width, height / from_height)
-            box = centre(box, width / scale, height / scale)
+            box = centre(box, width / scale, height / scale, 1 / reduction)
         elif self.fit == "pad":
             scale = min(width / from_width, height / from_height)
             target = (max(1, round(from_width * scale)), max(1, round(from_height * scale)))

@@ -40,14 +40,18 @@ def resized(image: Image.Image, size: tuple[int, int], interpolation: str, box: 
     return _channels(np.array(image.resize(size, INTERPOLATIONS[interpolation], box=box)))
 
 
-def centre(box: Box, width: float, height: float) -> Box:
-    """Return the middle of a box, `width` and `height` pixels or less; a large one of whole pixels, if `box` is so."""
+def centre(box: Box, width: float, height: float, unit: float = 1) -> Box:
+    """Return the middle of a box, `width` and `height` or less; where these are large, whole pixels of the original.
+
+    `unit` is what such a pixel measures in the picture, which may have been decoded reduced.
+    """
     left, upper, right, lower = box
     width, height = min(width, right - left), min(height, lower - upper)
-    begin_x, begin_y = (left + right - width) / 2, (upper + lower - height) / 2
-    if is_whole(box) and min(width, height) >= LEAST_ROUNDED:
-        width, height, begin_x, begin_y = round(width), round(height), int(begin_x), int(begin_y)
-    return begin_x, begin_y, begin_x + width, begin_y + height
+    cut_x, cut_y = (right - left - width) / 2, (lower - upper - height) / 2
+    if min(width, height) >= LEAST_ROUNDED * unit:
+        width, height = unit * round(width / unit), unit * round(height / unit)
+        cut_x, cut_y = unit * int(cut_x / unit), unit * int(cut_y / unit)
+    return left + cut_x, upper + cut_y, left + cut_x + width, upper + cut_y + height
 
 
 def is_whole(box: Box) -> bool:

@@ -32,15 +32,10 @@ class LineObserver:
         self.num_epochs = plan.num_epochs
         self.console.print(
             f"Training on {plan.num_train:,} examples, {plan.num_validation:,} held out, "
-            f"{plan.num_epochs} epochs, {plan.num_steps:,} steps, {plan.device} in {plan.precision}",
+            f"{plan.num_epochs} {'epoch' if plan.num_epochs == 1 else 'epochs'}, {plan.num_steps:,} steps, "
+            f"{plan.device} in {plan.precision}",
             soft_wrap=True,
         )
-        if plan.disk_bytes:
-            self.console.print(
-                f"{plan.disk_bytes / 2**30:,.2f} GiB of images exceed the memory budget of "
-                f"{plan.budget_bytes / 2**30:,.2f} GiB (memory_budget_gib): read from disk batch by batch",
-                soft_wrap=True,
-            )
 
     def progressed(self, progress: Standing) -> None:
         """Nothing between epochs."""
@@ -48,6 +43,10 @@ class LineObserver:
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         """Print the epoch."""
         self.console.print(describe_epoch(row, self.num_epochs, is_best), soft_wrap=True)
+
+    def noted(self, text: str) -> None:
+        """Print it."""
+        self.console.print(text, soft_wrap=True)
 
     def stopped(self, reason: str) -> None:
         """Say why, where it is not the plan."""

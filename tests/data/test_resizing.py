@@ -91,7 +91,8 @@ def test_a_large_crop_is_of_whole_pixels_and_a_small_one_is_exact() -> None:
     assert centre((0, 0, 5, 3), 3, 3) == (1, 0, 4, 3)
     assert centre((0, 0, 6, 3), 3, 3) == (1.5, 0, 4.5, 3)
     assert centre((0, 0, 300, 3), 2.5, 3) == (148.75, 0, 151.25, 3)
-    assert centre((0, 0.5, 500, 375.5), 375, 375) == (62.5, 0.5, 437.5, 375.5)
+    assert centre((0, 0, 250, 187.5), 187.5, 187.5, 0.5) == (31, 0, 218.5, 187.5)  # the same, decoded at a half
+    assert centre((0.5, 0, 63, 46.875), 46.875, 46.875, 0.125) == (8.25, 0, 55.125, 46.875)
     assert centre((0, 0, 200, 200), 200.0000001, 150.4) == (0, 24, 200, 174)
     assert centre((0, 0, 200, LEAST_ROUNDED - 1), 140.5, LEAST_ROUNDED - 1)[0] == 29.75
 

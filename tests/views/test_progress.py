@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 
@@ -49,19 +48,6 @@ def test_every_epoch_is_said_in_a_terminal_and_in_a_file(is_terminal: bool) -> N
     assert "Training on 640 examples, 60 held out, 12 epochs, 120 steps, cpu in fp32" in text
     assert "epoch  1/12  train loss 0.5000  accuracy 87.50%  held out 0.2500  75.00%   12,346 img/s  2.0 s  *" in text
     assert "Stopped: interrupted" in text
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_images_that_stay_on_disk_are_said_with_the_budget_that_they_exceed(is_terminal: bool) -> None:
-    stream = io.StringIO()
-    observer = make_observer(True, Console(file=stream, force_terminal=is_terminal, width=120, highlight=False))
-    observer.started(dataclasses.replace(PLAN, disk_bytes=3 << 30, budget_bytes=1 << 28))
-    observer.stopped("all epochs done")
-    expected = (
-        "3.00 GiB of images exceed the memory budget of 0.25 GiB (memory_budget_gib): read from disk batch by batch"
-    )
-    assert expected in stream.getvalue()
-    assert "budget" not in watch(is_terminal)
 
 
 def test_only_a_terminal_gets_a_bar() -> None:
