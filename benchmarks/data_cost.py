@@ -1,8 +1,8 @@
 """What data costs while a network trains: `OMP_NUM_THREADS=1 python benchmarks/data_cost.py [--rounds 3]`.
 
 First, time. ResNet-18 trains at 64x64 on a folder of JPEGs that come through the cache, with flips and crops. An epoch
-is timed in two parts: getting each batch (rows gathered, augmented, normalised), and the step (forward, backward,
-update). Three ways in turn, a round each: from memory; from the mapped file, which is in the page cache; and from the
+is timed in two parts, as `fit` reports them: getting each batch (rows gathered and augmented), and the step (normalised,
+forward, backward, update). Three ways in turn, a round each: from memory; from the mapped file, which is in the page cache; and from the
 disk, after the system was asked to drop the file.
 
 Then, memory. Folders whose fitted images exceed the budget, one of them twice the other, are trained on for an epoch,
@@ -31,15 +31,11 @@ import torch
 from PIL import Image
 
 import glassnet as gn
-from glassnet._seed import seeded_generator
-from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset
 from glassnet.data.image_cache import CACHE_VARIABLE, cache_folder
-from glassnet.data.loader import shuffled_order, to_device
+from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
-from glassnet.training.objective import make_objective
-from glassnet.training.optimizer import build_optimizer
-from glassnet.training.step import Totals, training_step
+from glassnet.training.fit import fit
 
 CPU = torch.device("cpu")
 NUM_PICTURES = 200
@@ -72,31 +68,16 @@ def forget_cached_files() -> None:
         os.close(descriptor)
 
 
-class Epoch:
-    """The steps of training a network on a data set, with the time of both parts of each."""
-
-    def __init__(self, data: Dataset, record: Preprocessing) -> None:
-        self.data, self.record = data, record
-        self.config = gn.TrainConfig(batch_size=64, augment=AUGMENT).resolved()
-        self.model = gn.build_model("resnet18", num_classes=len(CLASSES), input_shape=record.input_shape)
-        self.optimizer = build_optimizer(self.model, self.config)
-        self.objective = make_objective(self.config, record.class_names, len(CLASSES))
-
-    def times(self, budget_bytes: int | None, epoch: int) -> tuple[float, float, int]:
-        """Return the seconds that the data of an epoch took, those of the steps, and their number."""
-        examples = to_device(self.data.train, self.record, CPU, budget_bytes)
-        assert (examples.exceeded_bytes is None) == (budget_bytes is None)
-        augmentation, totals = parse_augmentation(AUGMENT), Totals.zero(CPU)
-        changes, data_s, step_s, num_steps = seeded_generator(0, "augmentation", epoch), 0.0, 0.0, 0
-        before = time.perf_counter()
-        for inputs, labels in examples.batches(self.config.batch_size, shuffled_order(len(examples), 0, epoch, CPU)):
-            changed, labels = augmentation(inputs, labels, changes, num_classes=len(CLASSES), fill=0)
-            ready = self.record.normalise(changed)
-            got = time.perf_counter()
-            training_step(self.model, self.optimizer, ready, labels, self.objective, totals)
-            done = time.perf_counter()
-            data_s, step_s, num_steps, before = data_s + got - before, step_s + done - got, num_steps + 1, done
-        return data_s, step_s, num_steps
+def epoch_times(data: Dataset, record: Preprocessing, budget_bytes: int | None, seed: int) -> tuple[float, float]:
+    """Train for an epoch; return the seconds that a batch's data took, and those of its step."""
+    examples = to_device(data.train, record, CPU, budget_bytes)
+    assert (examples.exceeded_bytes is None) == (budget_bytes is None)
+    nothing = to_device(data.validation[:0], record, CPU)
+    config = gn.TrainConfig(epochs=1, batch_size=64, augment=AUGMENT, seed=seed)
+    model = gn.build_model("resnet18", num_classes=len(CLASSES), input_shape=record.input_shape)
+    result = fit(model, examples, nothing, record, config, precision="fp32")
+    num_steps = result.history.rows[-1].step
+    return result.timing.data_s / num_steps, result.timing.step_s / num_steps
 
 
 def time_part(num_images: int, rounds: int) -> None:
@@ -104,20 +85,19 @@ def time_part(num_images: int, rounds: int) -> None:
         os.environ[CACHE_VARIABLE] = str(Path(folder) / "cache")
         write_folder(Path(folder) / "images", num_images, 160)
         data = gn.load_data(Path(folder) / "images")
-        epoch = Epoch(data, make_preprocessing(data.train, (64, 64)))
+        record = make_preprocessing(data.train, (64, 64))
         ways = {"memory": (None, False), "mapped file": (0, False), "disk": (0, True)}
-        times: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for number in range(rounds):
             for name, (budget, is_cold) in ways.items():
                 if is_cold:
                     forget_cached_files()
-                times[name].append(epoch.times(budget, number))
+                times[name].append(epoch_times(data, record, budget, number))
     print(f"\nResNet-18 at 64x64, {len(data.train)} images, batches of 64, {AUGMENT}")
     print(f"medians of {rounds} epochs (lowest to highest)")
     print(f"  {'':12} {'data, ms a batch':24} {'step, ms a batch':24} data / step")
     for name, ones in times.items():
-        data_ms = [1e3 * data_s / num_steps for data_s, _, num_steps in ones]
-        step_ms = [1e3 * step_s / num_steps for _, step_s, num_steps in ones]
+        data_ms, step_ms = ([1e3 * pair[part] for pair in ones] for part in (0, 1))
         shares = [100 * data / step for data, step in zip(data_ms, step_ms, strict=True)]
         print(f"  {name:12} {spread(data_ms, 1):24} {spread(step_ms, 0):24} {spread(shares, 2)} %")
 
