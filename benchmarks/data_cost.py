@@ -1,9 +1,9 @@
 """What data costs while a network trains: `OMP_NUM_THREADS=1 python benchmarks/data_cost.py [--rounds 3]`.
 
 First, time. ResNet-18 trains at 64x64 on a folder of JPEGs that come through the cache, with flips and crops. An epoch
-is timed in two parts, as `fit` reports them: getting each batch (rows gathered and augmented), and the step (normalised,
-forward, backward, update). Three ways in turn, a round each: from memory; from the mapped file, which is in the page cache; and from the
-disk, after the system was asked to drop the file.
+is timed in two parts, as `fit` reports them: getting each batch (rows gathered and augmented), and the step
+(normalised, forward, backward, update). Three ways in turn, a round each: from memory; from the mapped file, which is
+in the page cache; and from the disk, after the system was asked to drop the file.
 
 Then, memory. Folders whose fitted images exceed the budget, one of them twice the other, are trained on for an epoch,
 each in a process of its own, and the larger again with a budget that it fits into. What is counted is the resident
@@ -20,7 +20,6 @@ import os
 import platform
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
