@@ -9,6 +9,7 @@ decode, where the JPEG's own loss has moved it by 0.3 to 1.2. Every path by whic
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ SPARE = 2**0.5
 """How many pixels a reduced JPEG must keep for each pixel it is fitted to, along an axis: two by area."""
 
 REDUCTIONS = (8, 4, 2)
+LARGEST_READ_BYTES = 1 << 26
+"""A longer file is read in pieces, as it is decoded."""
 JPEG_BEGINNING = b"\xff\xd8\xff"
 
 
@@ -82,6 +85,8 @@ def _opened_jpeg(path: PathArg) -> Image.Image | None:
     with open(path, "rb") as stream:
         if stream.read(len(JPEG_BEGINNING)) != JPEG_BEGINNING:
             return None
+        if os.fstat(stream.fileno()).st_size > LARGEST_READ_BYTES:
+            return Image.open(path)
         stream.seek(0)
         return Image.open(io.BytesIO(stream.read()))
 

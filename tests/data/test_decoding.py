@@ -91,6 +91,19 @@ def test_an_extremely_thin_jpeg_is_taken_whole(tmp_path: Path) -> None:
     assert box == (0, 0, 300, 1)
 
 
+def test_a_jpeg_too_long_to_be_read_at_once_gives_the_same_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.jpg", picture())
+    expected = record((10, 12)).fit_image(path)
+    read: list[object] = []
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", lambda source: (read.append(source), opened(source))[1])
+    monkeypatch.setattr("glassnet.data.decoding.LARGEST_READ_BYTES", path.stat().st_size - 1)
+    assert (record((10, 12)).fit_image(path) == expected).all()
+    assert read == [path]
+
+
 def test_an_unread_pillow_image_gives_the_pixels_of_its_file_and_stays_unread(tmp_path: Path) -> None:
     path, one = save(tmp_path / "a.jpg", picture(), 6), record((12, 12))
     expected = one.fit_image(path)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from glassnet.data import verdicts
 from glassnet.data.checks import each_file, examine_image
-from glassnet.data.content import Entry
+from glassnet.data.content import Entry, Loaded
 from glassnet.data.image_cache import cache_size, clear_cache
 from glassnet.data.images import UnreadableImageError
 from glassnet.data.sources import load_data
@@ -121,6 +121,19 @@ def test_damaged_verdicts_are_as_good_as_none(tmp_path: Path, root: Path, paths:
     content[len(content) // 2] ^= 1
     kept.write_bytes(content)
     assert verdicts_on(paths, tmp_path / "images") == (expected, [path.name for path in paths])
+
+
+def test_content_is_examined_each_time_and_files_beside_it_are_not(
+    tmp_path: Path, root: Path, paths: list[Path]
+) -> None:
+    content = Loaded("inside.bmp", paths[4].read_bytes())
+    mixed = [paths[0], content, paths[1]]
+    first, _ = verdicts_on(mixed, tmp_path / "images")
+    assert first == [examine_image(entry) for entry in mixed]
+    assert verdicts_on(mixed, tmp_path / "images") == (first, ["inside.bmp"])
+    clear_cache()
+    assert verdicts_on([content], tmp_path / "images")[0] == first[1:2]
+    assert not list(root.glob("*.verdicts"))
 
 
 def test_where_nothing_can_be_kept_files_are_examined_each_time(root: Path, tmp_path: Path, paths: list[Path]) -> None:
