@@ -15,7 +15,7 @@ from glassnet._errors import UsageError
 from glassnet._seed import seeded
 from glassnet.data.loader import DeviceExamples
 from glassnet.data.records import InputRecord
-from glassnet.evaluation.prediction import num_outputs
+from glassnet.evaluation.prediction import num_outputs, takes_channels_last
 from glassnet.training.average import moving_average
 from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
@@ -105,7 +105,7 @@ def fit(
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
     objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
     with (
-        _laid_out(model, train) as channels_last,
+        _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
@@ -225,13 +225,19 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
 
 
 @contextmanager
-def _laid_out(model: nn.Module, train: DeviceExamples) -> Iterator[bool]:
+def _laid_out(model: nn.Module, record: InputRecord) -> Iterator[bool]:
     """Lay the kernels of an image network out with their channels innermost for a block; yield whether it is done.
 
-    Convolutions and pooling of few channels take two thirds of the time so. What was otherwise is put back.
+    Convolutions and pooling of few channels take two thirds of the time so. What was otherwise is put back. A model
+    whose code does not take images so, such as one that flattens with `view`, is left as it is.
     """
     kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    if train.inputs.ndim != 4 or not kernels:
+    example = record.example()
+    if example.ndim != 4 or not kernels:
+        yield False
+        return
+    inputs = record.normalise(example.expand(2, *example.shape[1:]).to(kernels[0].device))
+    if not takes_channels_last(model, inputs):
         yield False
         return
     before = [(kernel, kernel.stride()) for kernel in kernels]
