@@ -1,0 +1,225 @@
+"""Running a model once and recording the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassnet._errors import UsageError
+from glassnet._modes import refuse_lazy
+from glassnet.inspection.tracing.gradients import fill_gradients
+from glassnet.inspection.tracing.inputs import (
+    Given,
+    Inputs,
+    Loss,
+    candidate_inputs,
+    default_loss,
+    picked_output,
+    target_of,
+)
+from glassnet.inspection.tracing.preservation import preserved
+from glassnet.inspection.tracing.recording import Recorder
+from glassnet.inspection.tracing.scopes import Names, module_paths, plain_path
+from glassnet.inspection.tracing.step import Step
+from glassnet.inspection.tracing.record import Trace, consumers_of
+from glassnet.inspection.tracing.values import Origin, Value
+
+
+def trace(
+    model: nn.Module, image: Given, label: Any = None, loss: Loss | None = None, *, training: bool = False
+) -> Trace:
+    """Run `model` once and record every operation, with every number it read and made.
+
+    `image` is one image `(C, H, W)` or a batch `(N, C, H, W)` as the model takes it (normalised floating numbers);
+    likewise a vector, a signal, token numbers; a tuple of inputs, or a dictionary of inputs by name. Where the model
+    takes batches only, an axis is put before one example.
+
+    With `label` the loss is computed and recorded too, and autograd's gradient of every value and parameter: a class
+    number, one for each image `(N,)`, or floating targets. `loss` is any function of what the model returned and the
+    targets that returns one number; default cross-entropy, mean over the images.
+
+    The model runs in evaluation mode. With `training=True` it runs as in training, with batch statistics and dropout:
+    a model in training mode in the modes that its modules are in, another with all of them in training mode.
+    Everything random draws from the generators as they stand, so the numbers are those of `model(image)` run now.
+
+    The model is left as it was: modes, parameters, buffers, `.grad`, hooks, attributes, random state; also after an
+    error. A `torch.compile`d model is run as it was written.
+
+    Raises `UsageError` for a model that is lazy or scripted, or does not take the input, and for a label or loss that
+    does not fit.
+    """
+    _check_model(model)
+    if label is None and loss is not None:
+        raise UsageError("A loss needs a label to compare the output with; got a loss alone. Write label=k.")
+    reason = ""
+    for inputs in candidate_inputs(model, image):
+        try:
+            return _traced(model, inputs, label, loss, training=training)
+        except _ModelError as error:
+            reason = reason or f"on {inputs} it raised {error}"
+    raise UsageError(
+        f"The model must run on the input to be traced; {reason}. Give the input it was built for, channels first."
+    )
+
+
+class _ModelError(Exception):
+    """The model's own code raised; the text says what."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a recorded pass came to, by the values' numbers."""
+
+    inputs: tuple[int, ...]
+    output: int
+    loss: int | None
+    loss_tensor: Tensor | None
+    target: Tensor | None
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. For a run, pass run.model.")
+    refuse_lazy(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(
+                f"A model must be Python to be traced; '{name or '(model)'}' is scripted, and its calls cannot be seen. "
+                "Trace the model that it was scripted from."
+            )
+
+
+def _traced(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, *, training: bool) -> Trace:
+    has_label = label is not None
+    paths = module_paths(model)
+    recorder = Recorder(paths, with_gradients=has_label)
+    with preserved(model, training=training, with_gradients=has_label):
+        try:
+            parameters = _known_parameters(model, recorder)
+            done = _run(model, inputs, label, loss, recorder)
+            steps = _steps(recorder, paths)
+            if done.loss_tensor is not None:
+                fill_gradients(recorder.table, done.loss_tensor, consumers_of(steps))
+        finally:
+            recorder.put_back()
+    table = recorder.table
+    table.tensors[:] = [tensor.detach() if tensor.requires_grad else tensor for tensor in table.tensors]
+    table.edges.clear()
+    return Trace(
+        steps=steps,
+        inputs=tuple(Value(number, table) for number in done.inputs),
+        parameters={path: Value(number, table) for path, number in parameters.items()},
+        output_value=Value(done.output, table),
+        loss_value=None if done.loss is None else Value(done.loss, table),
+        target=done.target,
+        is_training=training,
+        is_batch_added=inputs.is_batch_added,
+        gaps=tuple(recorder.gaps),
+        modules=_module_values(recorder),
+        read_by_program=frozenset(Value(number, table) for number in recorder.read_by_program),
+        _table=table,
+    )
+
+
+def _known_parameters(model: nn.Module, recorder: Recorder) -> dict[str, int]:
+    """Tell the recorder of parameters and buffers; return the parameters' values by path."""
+    numbers: dict[str, int] = {}
+    for source, named in (
+        ("parameter", model.named_parameters(remove_duplicate=False)),
+        ("buffer", model.named_buffers(remove_duplicate=False)),
+    ):
+        for full, tensor in named:
+            path, live = plain_path(full), recorder.memory.find(tensor)
+            number = live.value if live is not None else recorder.know(tensor, Origin(source, path=path))  # type: ignore[arg-type]
+            if source == "parameter":
+                numbers[path] = number
+    return numbers
+
+
+def _run(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, recorder: Recorder) -> _Pass:
+    args, kwargs, numbers = _known_inputs(inputs, recorder)
+    with recorder.recording():
+        try:
+            returned = model(*args, **kwargs)
+        except Exception as error:  # the model's own code may raise anything
+            raise _ModelError(_reason(error)) from None
+        output = picked_output(returned)
+        output_number = recorder.value_of(output)
+        if label is None:
+            return _Pass(numbers, output_number, None, None, None)
+        with torch._C.DisableTorchFunction():
+            target = target_of(label, output, loss, is_batch_added=inputs.is_batch_added)
+            recorder.know(target, Origin("constant", path="label"))
+        with recorder.scopes.within("loss"):
+            value = _loss_of(loss or default_loss, returned, target)
+        return _Pass(numbers, output_number, recorder.value_of(value), value, target)
+
+
+def _known_inputs(inputs: Inputs, recorder: Recorder) -> tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]:
+    """Return copies of the inputs, which the model may write to, and their values' numbers."""
+    numbers: list[int] = []
+
+    def copied(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            copy = _copy(value)
+            numbers.append(recorder.know(copy, Origin("input", len(numbers), path=name)))
+            return copy
+        if type(value) in {tuple, list}:
+            return type(value)(copied(part, f"{name}{number}") for number, part in enumerate(value))
+        return value
+
+    several = len(inputs.args) > 1
+    args = tuple(copied(value, f"input{number}" if several else "input") for number, value in enumerate(inputs.args))
+    kwargs = {name: copied(value, name) for name, value in inputs.kwargs.items()}
+    return args, kwargs, tuple(numbers)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    if torch.is_grad_enabled() and (copy.is_floating_point() or copy.is_complex()):
+        return copy.requires_grad_().clone()  # autograd lets nobody write to a leaf in place
+    return copy
+
+
+def _loss_of(loss: Loss, returned: Any, target: Tensor) -> Tensor:
+    try:
+        value = loss(returned, target)
+    except Exception as error:  # the loss is the user's own code too
+        raise UsageError(
+            f"The loss must take what the model returned and the targets {tuple(target.shape)}; it raised "
+            f"{_reason(error)}. Give targets of the kind that the loss takes."
+        ) from None
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise UsageError(f"A loss must be one number; got {got}. Take the mean or the sum.")
+    return value
+
+
+def _steps(recorder: Recorder, paths: Mapping[int, str]) -> tuple[Step, ...]:
+    names, table = Names(paths.values()), recorder.table
+    return tuple(
+        Step(
+            index=index,
+            name=names.of(step.scope, step.op, is_own=step.is_own),
+            op=step.op,
+            module=step.scope.module,
+            inputs=tuple(Value(number, table) for number in step.inputs),
+            outputs=tuple(Value(number, table) for number in step.outputs),
+            is_differentiable=step.is_differentiable,
+            call=step.call,
+        )
+        for index, step in enumerate(recorder.steps)
+    )
+
+
+def _module_values(recorder: Recorder) -> dict[str, Value]:
+    names = Names(())
+    return {names.unique(path): Value(number, recorder.table) for path, number in recorder.module_outputs}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().rstrip('.')}"
