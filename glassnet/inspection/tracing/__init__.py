@@ -53,9 +53,9 @@ How it works
 
 from glassnet.inspection.tracing.address import Address, WeightAddress
 from glassnet.inspection.tracing.location import Location
+from glassnet.inspection.tracing.record import Trace
 from glassnet.inspection.tracing.replay import Replay
 from glassnet.inspection.tracing.step import Step
-from glassnet.inspection.tracing.record import Trace
 from glassnet.inspection.tracing.tracer import trace
 from glassnet.inspection.tracing.values import Value
 

@@ -55,30 +55,32 @@ class Kind:
 PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 """Attributes of a tensor that are tensors computed from it."""
 
-QUESTIONS = frozenset(
-    """size dim ndimension numel nelement stride storage_offset data_ptr element_size get_device __len__ __hash__
-    __repr__ __str__ __format__ __dir__ __setstate__ __reduce_ex__ _is_view is_contiguous is_pinned is_shared
-    is_floating_point is_complex is_signed is_inference is_same_size is_set_to is_tensor is_storage is_conj is_neg
-    is_coalesced is_distributed requires_grad_ retain_grad register_hook register_post_accumulate_grad_hook has_names
-    untyped_storage storage _typed_storage storage_type result_type can_cast __dlpack__ __dlpack_device__
-    share_memory_ pin_memory backward _set_grad_enabled get_num_threads has_internal_overlap
-    _has_compatible_shallow_copy_type _version dim_order""".split()
-)  # fmt: skip
+QUESTIONS = frozenset({
+    "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "data_ptr", "element_size",
+    "get_device", "__len__", "__hash__", "__repr__", "__str__", "__format__", "__dir__", "__setstate__",
+    "__reduce_ex__", "_is_view", "is_contiguous", "is_pinned", "is_shared", "is_floating_point", "is_complex",
+    "is_signed", "is_inference", "is_same_size", "is_set_to", "is_tensor", "is_storage", "is_conj", "is_neg",
+    "is_coalesced", "is_distributed", "requires_grad_", "retain_grad", "register_hook",
+    "register_post_accumulate_grad_hook", "has_names", "untyped_storage", "storage", "_typed_storage",
+    "storage_type", "result_type", "can_cast", "__dlpack__", "__dlpack_device__", "share_memory_", "pin_memory",
+    "backward", "_set_grad_enabled", "get_num_threads", "has_internal_overlap", "_has_compatible_shallow_copy_type",
+    "_version", "dim_order",
+})  # fmt: skip
 
-NUMBERS = frozenset(
-    """item tolist numpy __array__ __bool__ __int__ __float__ __complex__ __index__ __contains__ equal allclose
-    is_nonzero""".split()
-)
+NUMBERS = frozenset({
+    "item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__complex__", "__index__",
+    "__contains__", "equal", "allclose", "is_nonzero",
+})  # fmt: skip
 
-CREATIONS = frozenset(
-    """zeros_like ones_like empty_like rand_like randn_like randint_like new_zeros new_ones new_empty new_full
-    new_tensor new_empty_strided new full_like""".split()
-)
+CREATIONS = frozenset({
+    "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor", "new_empty_strided", "new", "full_like",
+})  # fmt: skip
 
-CONVERSIONS = frozenset(
-    """to contiguous float double half bfloat16 int long short bool char byte cpu cuda type type_as resolve_conj
-    resolve_neg positive __pos__""".split()
-)
+CONVERSIONS = frozenset({
+    "to", "contiguous", "float", "double", "half", "bfloat16", "int", "long", "short", "bool", "char", "byte",
+    "cpu", "cuda", "type", "type_as", "resolve_conj", "resolve_neg", "positive", "__pos__",
+})  # fmt: skip
 
 COMPOSITES: dict[Any, str] = {
     F.multi_head_attention_forward: "attention",

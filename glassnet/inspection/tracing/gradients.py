@@ -17,9 +17,7 @@ Consumers = Mapping[Value, Sequence[tuple[Step, int]]]
 def fill_gradients(table: Table, loss: Tensor, consumers: Consumers) -> None:
     """Put dL/d(value) of every value into `table`, without touching any `.grad`."""
     asked = [
-        number
-        for number, edge in enumerate(table.edges)
-        if edge is not None and number not in table.through_consumers
+        number for number, edge in enumerate(table.edges) if edge is not None and number not in table.through_consumers
     ]
     if not loss.requires_grad or not asked:
         return

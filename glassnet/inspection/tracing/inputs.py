@@ -44,14 +44,8 @@ def candidate_inputs(model: nn.Module, given: Given) -> tuple[Inputs, ...]:
 
     Raises `UsageError` where `given` holds no tensor, or pixels as bytes.
     """
-    if isinstance(given, Tensor):
-        args, kwargs = (given,), {}
-    elif isinstance(given, Mapping):
-        args, kwargs = (), dict(given)
-    elif isinstance(given, list | tuple):
-        args, kwargs = tuple(given), {}
-    else:
-        args, kwargs = (), {}
+    kwargs = dict(given) if isinstance(given, Mapping) else {}
+    args = (given,) if isinstance(given, Tensor) else tuple(given) if isinstance(given, list | tuple) else ()
     tensors = list(tensors_in([args, kwargs]))
     if not tensors:
         raise UsageError(
@@ -89,9 +83,7 @@ def target_of(label: Any, output: Tensor, loss: Loss | None, *, is_batch_added: 
     try:
         target = torch.as_tensor(label, device=output.device).detach().clone()
     except (TypeError, ValueError, RuntimeError):
-        raise UsageError(
-            f"A label must be a class number, or a tensor of them or of targets; got {label!r}."
-        ) from None
+        raise UsageError(f"A label must be a class number, or a tensor of them or of targets; got {label!r}.") from None
     if target.is_floating_point():
         return _floating_target(target, output, loss, is_batch_added=is_batch_added)
     target = target.long()
@@ -142,7 +134,9 @@ def _floating_target(target: Tensor, output: Tensor, loss: Loss | None, *, is_ba
             f"{tuple(target.shape)}. Give a class number, or a loss that takes these targets: "
             "loss=torch.nn.functional.mse_loss."
         )
-    return target if target.dtype == torch.float64 and output.dtype != torch.float64 and loss else target.to(output.dtype)
+    return (
+        target if target.dtype == torch.float64 and output.dtype != torch.float64 and loss else target.to(output.dtype)
+    )
 
 
 def _check_labels(target: Tensor, output: Tensor, rows: tuple[int, ...]) -> None:

@@ -87,7 +87,7 @@ def _moved(step: Step, rank: int) -> list[int] | None:
         order[first], order[second] = order[second], order[first]
         return order
     if step.op == "permute":
-        dims: Any = named.get("dims") or named.get("dim")
+        dims: Any = named.get("dims")
         return [int(axis) % rank for axis in dims] if isinstance(dims, list | tuple) and len(dims) == rank else None
     return None
 

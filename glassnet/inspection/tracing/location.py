@@ -66,7 +66,9 @@ def weight_index(address: WeightAddress, shape: Shape) -> tuple[int, ...]:
     )
     if not fits:
         ranges = ", ".join(f"0..{size - 1}" for size in shape)
-        raise UsageError(f"{address.path} is {by(shape)}, so its numbers are {address.path}[{ranges}]; got '{address}'.")
+        raise UsageError(
+            f"{address.path} is {by(shape)}, so its numbers are {address.path}[{ranges}]; got '{address}'."
+        )
     return address.index
 
 
@@ -76,9 +78,7 @@ def _image(address: Address, shape: Shape) -> int | None:
     return 0 if address.image is None and shape[0] == 1 else address.image
 
 
-def _put(
-    index: list[int | slice], axis: int, place: int | None, address: Address, shape: Shape, word: str
-) -> None:
+def _put(index: list[int | slice], axis: int, place: int | None, address: Address, shape: Shape, word: str) -> None:
     if place is None:
         return
     if place >= shape[axis]:

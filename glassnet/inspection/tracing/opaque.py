@@ -39,8 +39,8 @@ def _install() -> None:
         _installed += 1
         if _installed == 1:
             # All of a function's aliases (`f = MyFunction.apply` at import) end in this class.
-            _SingleLevelFunction.apply = classmethod(_applied)  # type: ignore[assignment]
-            torch._C.ScriptFunction.__call__ = _called
+            setattr(_SingleLevelFunction, "apply", classmethod(_applied))  # noqa: B010
+            setattr(torch._C.ScriptFunction, "__call__", _called)  # noqa: B010
 
 
 def _remove() -> None:
@@ -48,8 +48,8 @@ def _remove() -> None:
     with _lock:
         _installed -= 1
         if _installed == 0:
-            del _SingleLevelFunction.apply
-            torch._C.ScriptFunction.__call__ = _call_scripted
+            delattr(_SingleLevelFunction, "apply")
+            setattr(torch._C.ScriptFunction, "__call__", _call_scripted)  # noqa: B010
 
 
 def _applied(cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -12,21 +13,21 @@ from torch import Tensor, nn
 
 from glassnet.inspection.tracing.randomness import random_state_kept
 
-REGISTERED = ("_parameters", "_buffers", "_modules")
-"""Where a module keeps what is registered with it, each a dictionary that a pass may also change."""
-
 
 @contextmanager
-def preserved(model: nn.Module, *, training: bool, with_gradients: bool) -> Iterator[None]:
-    """Run a block on `model` with copies of its buffers, uncompiled; then put everything back, also after an error.
+def preserved(
+    model: nn.Module, modules: Sequence[nn.Module], *, training: bool, with_gradients: bool
+) -> Iterator[None]:
+    """Run a block on `model`, made of `modules`; then put everything back, also after an error.
 
+    It runs uncompiled, on copies of buffers.
     Every module is in evaluation mode. With `training`, modules are in the modes they are in, where the model itself
     is in training mode; else all of them are in training mode. `with_gradients` makes every parameter require one.
     """
-    modules = list(model.modules())
-    kept = [(module.__dict__, _attributes(module)) for module in modules]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    gradients = [(parameter, parameter.grad) for parameter, _ in flags]
+    kept = [_Kept(attributes) for module in modules for attributes in _dictionaries(module)]
+    parameters = [
+        (p, p.requires_grad, p.grad) for module in modules for p in module._parameters.values() if p is not None
+    ]
     keeps_modes = training and model.training
     with ExitStack() as stack:
         stack.enter_context(random_state_kept())
@@ -39,39 +40,41 @@ def preserved(model: nn.Module, *, training: bool, with_gradients: bool) -> Iter
                     module.__dict__["training"] = training
                 _copy_buffers(module)
             if with_gradients:
-                for parameter, requires_grad in flags:
+                for parameter, requires_grad, _ in parameters:
                     if not requires_grad and _can_have_gradient(parameter):
                         parameter.requires_grad_()
             yield
         finally:
-            for attributes, before in kept:
-                _put_back(attributes, before)
-            for parameter, requires_grad in flags:
+            for dictionary in kept:
+                dictionary.put_back()
+            for parameter, requires_grad, gradient in parameters:
                 if parameter.requires_grad != requires_grad:
                     parameter.requires_grad_(requires_grad)
-            for parameter, gradient in gradients:
                 if parameter.grad is not gradient:
                     parameter.grad = gradient
 
 
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    attributes = dict(module.__dict__)
-    for name in REGISTERED:
-        attributes[name] = dict(attributes[name])
-    return attributes
+class _Kept:
+    """A dictionary and what is in it."""
+
+    __slots__ = ("before", "dictionary")
+
+    def __init__(self, dictionary: dict[str, Any]) -> None:
+        self.dictionary = dictionary
+        self.before = dict(dictionary)
+
+    def put_back(self) -> None:
+        """Make the content the same objects again, in their order."""
+        same_names = self.dictionary.keys() == self.before.keys()
+        if not same_names or not all(map(is_, self.dictionary.values(), self.before.values())):
+            self.dictionary.clear()
+            self.dictionary.update(self.before)
 
 
-def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
-    for name, value in before.items():
-        if name in REGISTERED:
-            registered = attributes[name]
-            if registered.keys() != value.keys() or any(registered[key] is not value[key] for key in value):
-                registered.clear()
-                registered.update(value)
-        elif attributes.get(name, attributes) is not value:
-            attributes[name] = value
-    for name in attributes.keys() - before.keys():
-        del attributes[name]
+def _dictionaries(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    """Return where a module keeps its attributes, and what is registered with it."""
+    own = module.__dict__
+    return own, own["_parameters"], own["_buffers"], own["_modules"]
 
 
 def _copy_buffers(module: nn.Module) -> None:

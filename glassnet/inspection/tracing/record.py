@@ -191,4 +191,4 @@ def _output(outputs: tuple[Value, ...], address: Address) -> Value:
 
 
 def _block(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from glassnet.inspection.tracing.calls import (
 from glassnet.inspection.tracing.opaque import intercepting
 from glassnet.inspection.tracing.randomness import Draws, generator_states, has_drawn
 from glassnet.inspection.tracing.scopes import Scope, Scopes
-from glassnet.inspection.tracing.step import Call, outputs_of, taken_out
+from glassnet.inspection.tracing.step import NO_AUTOCAST, Autocast, Call, outputs_of, taken_out
 from glassnet.inspection.tracing.storage import Live, Memory, geometry, overwrite
 from glassnet.inspection.tracing.values import Origin, Table
 
@@ -46,6 +46,22 @@ class Recorded:
     """False for what the recorder adds to say that a view changed with its base."""
 
 
+class ModuleOutputs:
+    """The value that each call of a module returned, in the order in which they returned."""
+
+    def __init__(self, table: Table, memory: Memory) -> None:
+        self.by_path: list[tuple[str, int]] = []
+        self._table = table
+        self._memory = memory
+
+    def add(self, path: str, output: object) -> None:
+        """Note the first tensor of what the module at `path` returned, where a step made it."""
+        first = next(tensors_in(output), None)
+        live = self._memory.find(first) if first is not None else None
+        if live is not None and path and self._table.origins[live.value].source == "step":
+            self.by_path.append((path, live.value))
+
+
 class Recorder(TorchFunctionMode):
     """Writes the calls of one pass into `table` and `steps`; see the package's docstring."""
 
@@ -54,9 +70,8 @@ class Recorder(TorchFunctionMode):
         self.table = Table()
         self.steps: list[Recorded] = []
         self.memory = Memory()
-        self.scopes = Scopes(paths, self._left)
-        self.module_outputs: list[tuple[str, int]] = []
-        """The value that each call of a module returned, in the order in which they returned."""
+        self.module_outputs = ModuleOutputs(self.table, self.memory)
+        self.scopes = Scopes(paths, self.module_outputs.add)
         self.read_by_program: set[int] = set()
         """Values whose numbers the program itself looked at."""
         self.gaps: dict[str, None] = {}
@@ -110,7 +125,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if kind.role is Role.COMPOSITE:
             with self.scopes.within(COMPOSITES[func]), self:
-                return opened(func)(*args, **kwargs)  # type: ignore[arg-type]  # composites are functions
+                return opened(func)(*args, **kwargs)
         return self._run(kind, func, args, kwargs)
 
     def record_opaque(self, op: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -122,8 +137,8 @@ class Recorder(TorchFunctionMode):
 
     def _run(self, kind: Kind, func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given: list[Tensor] = []
-        plain_args = tuple(taken_out(arg, given) for arg in args)
-        plain_kwargs = {name: taken_out(arg, given) for name, arg in kwargs.items()}
+        plain_args = taken_out(args, given)
+        plain_kwargs = {name: taken_out(arg, given) for name, arg in kwargs.items()} if kwargs else kwargs
         if not given:
             return self._made_here(kind, func(*args, **kwargs))
         written = written_arguments(kind, func, args, kwargs)
@@ -133,7 +148,7 @@ class Recorder(TorchFunctionMode):
         draws = generator_states(given[0].device) if kind.may_draw else None
         versions = [_version(tensor) for tensor in given] if kind.is_foreign else []
         is_differentiable = self._with_gradients and torch.is_grad_enabled()
-        autocast = _autocast(given[0].device.type)
+        autocast = _autocast(given[0])
         result = func(*args, **kwargs)
         if kind.role is Role.NUMBER:
             self.read_by_program.update(inputs)
@@ -147,10 +162,7 @@ class Recorder(TorchFunctionMode):
             return result
         if written and self._is_counter(written, given):
             return self._as_constant(written, result)
-        positions = tuple(
-            position for position, tensor in enumerate(given) if any(tensor is other for other in written)
-        )
-        call = Call(func, plain_args, plain_kwargs, positions, _kept_draws(draws), autocast)
+        call = Call(func, plain_args, plain_kwargs, _positions(given, written), _kept_draws(draws), autocast)
         self.scopes.current.count()
         self._write_down(Recorded(kind.op, self.scopes.current, call, inputs, [], is_differentiable), produced)
         if written:
@@ -201,7 +213,10 @@ class Recorder(TorchFunctionMode):
         if written or kind.role is Role.CONVERSION:
             return result
         if isinstance(result, Tensor):
-            return result.view_as(result) if any(result is tensor for tensor in given) else result
+            for tensor in given:
+                if result is tensor:
+                    return result.view_as(result)
+            return result
         if type(result) in {tuple, list}:
             return type(result)(self._told_apart(kind, part, given, written) for part in result)
         return result
@@ -274,21 +289,22 @@ class Recorder(TorchFunctionMode):
                     f"'{self.scopes.current.module or '(model)'}' did. Let it work on a copy."
                 )
 
-    # --- modules
 
-    def _left(self, scope: Scope, output: object) -> None:
-        first = next(tensors_in(output), None)
-        live = self.memory.find(first) if first is not None else None
-        if live is not None and scope.path and self.table.origins[live.value].source == "step":
-            self.module_outputs.append((scope.path, live.value))
+def _positions(given: list[Tensor], written: tuple[Tensor, ...]) -> tuple[int, ...]:
+    if not written:
+        return ()
+    return tuple(position for position, tensor in enumerate(given) if any(tensor is other for other in written))
 
 
 def _kept_draws(draws: Draws | None) -> Draws | None:
     return draws if draws is not None and has_drawn(draws) else None
 
 
-def _autocast(device: str) -> tuple[bool, torch.dtype | None]:
-    return (True, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else (False, None)
+def _autocast(tensor: Tensor) -> Autocast:
+    if not torch._C._is_any_autocast_enabled():
+        return NO_AUTOCAST
+    device = tensor.device.type
+    return (True, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else NO_AUTOCAST
 
 
 def _version(tensor: Tensor) -> int:
@@ -299,5 +315,3 @@ def _is_on_top(mode: TorchFunctionMode) -> bool:
     """Tell whether calls made now would reach `mode`: not so inside a call that it is already recording."""
     depth = torch._C._len_torch_function_stack()
     return any(torch._C._get_function_stack_at(level) is mode for level in range(depth))
-
-

@@ -45,8 +45,8 @@ class Scope:
 class Scopes:
     """The stack of modules that are running, kept by hooks that all modules share."""
 
-    def __init__(self, paths: Mapping[int, str], at_exit: Callable[[Scope, object], None]) -> None:
-        """`paths` gives a module's path by its `id`; `at_exit` is called with a module's scope and its output."""
+    def __init__(self, paths: Mapping[int, str], at_exit: Callable[[str, object], None]) -> None:
+        """`paths` gives a module's path by its `id`; `at_exit` is called with a module's path and its output."""
         self.paths = paths
         self.at_exit = at_exit
         self.current = Scope("", "", None)
@@ -84,14 +84,8 @@ class Scopes:
         path = self.paths.get(id(module))
         if path is None or threading.get_ident() != self._thread or self.current.outer is None:
             return
-        left = self.current
         self.current = self.current.outer
-        self.at_exit(left, output)
-
-
-def module_paths(model: nn.Module) -> dict[int, str]:
-    """Return each module's path by its `id`, without the wrappers of `torch.compile`."""
-    return {id(module): plain_path(path) for path, module in reversed(list(model.named_modules()))}
+        self.at_exit(path, output)
 
 
 def plain_path(path: str) -> str:

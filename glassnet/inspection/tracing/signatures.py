@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 
 from glassnet.inspection.tracing.calls import Function
+
+CORRECTED: dict[str, Callable[..., None]] = {
+    "scaled_dot_product_attention": lambda query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *,
+    scale=None, enable_gqa=False: None,
+    "permute": lambda input, dims: None,
+    "repeat": lambda input, repeats: None,
+    "weight_norm": lambda v, g, dim=0: None,
+}  # fmt: skip
+"""Operations whose published signature is missing, or not that of their documentation."""
 
 
 def named_arguments(function: Function, op: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +36,8 @@ def named_arguments(function: Function, op: str, args: tuple[Any, ...], kwargs: 
 
 @cache
 def _signature(function: Function, op: str) -> inspect.Signature | None:
+    if op in CORRECTED:
+        return inspect.signature(CORRECTED[op])
     found = _documented().get(function) or _by_name().get(op)
     if found is None:
         try:
@@ -35,7 +46,10 @@ def _signature(function: Function, op: str) -> inspect.Signature | None:
             return None
     if any(p.kind in {p.VAR_POSITIONAL, p.VAR_KEYWORD} for p in found.parameters.values()):
         return None
-    return found
+    parameters = list(found.parameters.values())
+    if parameters and parameters[0].name in {"self", "tensor"}:
+        parameters[0] = parameters[0].replace(name="input")  # methods and functions of one operation agree
+    return found.replace(parameters=parameters)
 
 
 @cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,17 @@ class Slot:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+SLOTS = tuple(Slot(position) for position in range(64))
+PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
+
+
+Autocast = tuple[bool, torch.dtype | None]
+"""Whether calls run under autocast, and in which type."""
+
+NO_AUTOCAST: Autocast = (False, None)
+
+
+class Call(NamedTuple):
     """A call with its tensors taken out, so that others can be put in."""
 
     function: Function
@@ -37,8 +46,7 @@ class Call:
     """Positions of the inputs that the call writes to."""
     draws: Draws | None = None
     """The generators' states before the call, where it drew."""
-    autocast: tuple[bool, torch.dtype | None] = (False, None)
-    """Whether the call ran under autocast, and in which type."""
+    autocast: Autocast = NO_AUTOCAST
 
     def run(self, tensors: list[Tensor]) -> list[Tensor]:
         """Call on `tensors`, one a slot; return the tensors that come out, then those it wrote to and kept."""
@@ -187,32 +195,41 @@ def in_layout_of(like: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` with the strides of `like`, of the same shape; autograd sees it."""
     if tensor.layout != torch.strided or like.layout != torch.strided or tensor.stride() == like.stride():
         return tensor
-    if like.numel() == 0 or any(stride == 0 for stride, size in zip(like.stride(), like.shape, strict=True) if size > 1):
+    if like.numel() == 0 or any(
+        stride == 0 for stride, size in zip(like.stride(), like.shape, strict=True) if size > 1
+    ):
         return tensor
     empty = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)
     return empty.copy_(tensor)
 
 
-def outputs_of(result: Any, written: Iterable[Tensor]) -> list[Tensor]:
+def outputs_of(result: Any, written: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors of a call's result, then those of `written` that are not among them."""
+    if isinstance(result, Tensor) and not written:
+        return [result]
     produced = list(tensors_in(result))
     return produced + [tensor for tensor in written if not any(tensor is other for other in produced)]
 
 
 def taken_out(value: Any, tensors: list[Tensor]) -> Any:
     """Return nested arguments with a `Slot` for every tensor, which is put at the end of `tensors`."""
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, Tensor):
         tensors.append(value)
-        return Slot(len(tensors) - 1)
-    if isinstance(value, tuple):
-        parts = [taken_out(part, tensors) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if isinstance(value, list):
+        return SLOTS[len(tensors) - 1] if len(tensors) <= len(SLOTS) else Slot(len(tensors) - 1)
+    if type(value) is tuple:
+        if PLAIN.issuperset(map(type, value)):
+            return value
+        return tuple([part if type(part) in PLAIN else taken_out(part, tensors) for part in value])
+    if type(value) is list:
         return [taken_out(part, tensors) for part in value]
     if isinstance(value, dict):
         return {key: taken_out(part, tensors) for key, part in value.items()}
     if isinstance(value, slice):
         return slice(*(taken_out(part, tensors) for part in (value.start, value.stop, value.step)))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(taken_out(part, tensors) for part in value))
     return value
 
 
@@ -245,9 +262,11 @@ def _slots(value: Any) -> Iterator[Slot]:
 
 
 @contextmanager
-def _as_cast(device: str, autocast: tuple[bool, torch.dtype | None]) -> Iterator[None]:
+def _as_cast(device: str, autocast: Autocast) -> Iterator[None]:
     is_enabled, dtype = autocast
-    if torch.is_autocast_enabled(device) == is_enabled and (not is_enabled or torch.get_autocast_dtype(device) == dtype):
+    if torch.is_autocast_enabled(device) == is_enabled and (
+        not is_enabled or torch.get_autocast_dtype(device) == dtype
+    ):
         yield
         return
     with torch.autocast(device, enabled=is_enabled, dtype=dtype):

@@ -57,14 +57,14 @@ class Memory:
 def block_of(tensor: Tensor) -> int | None:
     """Return what tells a tensor's memory block from others; None where it has none of its own (sparse, and so on)."""
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return None
 
 
 def geometry(tensor: Tensor) -> Geometry:
     """Return where a tensor's elements lie in its memory block."""
-    return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+    return tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset())
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from glassnet._errors import UsageError
 from glassnet._modes import refuse_lazy
@@ -22,10 +23,10 @@ from glassnet.inspection.tracing.inputs import (
     target_of,
 )
 from glassnet.inspection.tracing.preservation import preserved
-from glassnet.inspection.tracing.recording import Recorder
-from glassnet.inspection.tracing.scopes import Names, module_paths, plain_path
-from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.record import Trace, consumers_of
+from glassnet.inspection.tracing.recording import Recorder
+from glassnet.inspection.tracing.scopes import Names, plain_path
+from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Origin, Value
 
 
@@ -52,13 +53,13 @@ def trace(
     Raises `UsageError` for a model that is lazy or scripted, or does not take the input, and for a label or loss that
     does not fit.
     """
-    _check_model(model)
+    parts = _parts(model)
     if label is None and loss is not None:
         raise UsageError("A loss needs a label to compare the output with; got a loss alone. Write label=k.")
     reason = ""
     for inputs in candidate_inputs(model, image):
         try:
-            return _traced(model, inputs, label, loss, training=training)
+            return _traced(parts, inputs, label, loss, training=training)
         except _ModelError as error:
             reason = reason or f"on {inputs} it raised {error}"
     raise UsageError(
@@ -81,26 +82,42 @@ class _Pass:
     target: Tensor | None
 
 
-def _check_model(model: nn.Module) -> None:
+@dataclass(frozen=True)
+class _Parts:
+    """A model and its modules, by every path that leads to them."""
+
+    model: nn.Module
+    modules: tuple[tuple[str, nn.Module], ...]
+
+    @property
+    def paths(self) -> dict[int, str]:
+        """The first path of each module by its `id`."""
+        return {id(module): path for path, module in reversed(self.modules)}
+
+
+def _parts(model: nn.Module) -> _Parts:
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. For a run, pass run.model.")
-    refuse_lazy(model)
-    for name, module in model.named_modules():
+    parts = _Parts(model, tuple((plain_path(path), m) for path, m in model.named_modules(remove_duplicate=False)))
+    for path, module in parts.modules:
         if isinstance(module, torch.jit.ScriptModule):
             raise UsageError(
-                f"A model must be Python to be traced; '{name or '(model)'}' is scripted, and its calls cannot be seen. "
-                "Trace the model that it was scripted from."
+                f"A model must be Python to be traced; '{path or '(model)'}' is scripted, and its calls cannot be "
+                "seen. Trace the model that it was scripted from."
             )
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+            refuse_lazy(model)
+    return parts
 
 
-def _traced(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, *, training: bool) -> Trace:
-    has_label = label is not None
-    paths = module_paths(model)
+def _traced(parts: _Parts, inputs: Inputs, label: Any, loss: Loss | None, *, training: bool) -> Trace:
+    has_label, paths = label is not None, parts.paths
     recorder = Recorder(paths, with_gradients=has_label)
-    with preserved(model, training=training, with_gradients=has_label):
+    modules = list({id(module): module for _, module in parts.modules}.values())
+    with preserved(parts.model, modules, training=training, with_gradients=has_label):
         try:
-            parameters = _known_parameters(model, recorder)
-            done = _run(model, inputs, label, loss, recorder)
+            parameters = _known_parameters(parts, recorder)
+            done = _run(parts.model, inputs, label, loss, recorder)
             steps = _steps(recorder, paths)
             if done.loss_tensor is not None:
                 fill_gradients(recorder.table, done.loss_tensor, consumers_of(steps))
@@ -125,19 +142,23 @@ def _traced(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, *, 
     )
 
 
-def _known_parameters(model: nn.Module, recorder: Recorder) -> dict[str, int]:
+def _known_parameters(parts: _Parts, recorder: Recorder) -> dict[str, int]:
     """Tell the recorder of parameters and buffers; return the parameters' values by path."""
     numbers: dict[str, int] = {}
-    for source, named in (
-        ("parameter", model.named_parameters(remove_duplicate=False)),
-        ("buffer", model.named_buffers(remove_duplicate=False)),
-    ):
-        for full, tensor in named:
-            path, live = plain_path(full), recorder.memory.find(tensor)
-            number = live.value if live is not None else recorder.know(tensor, Origin(source, path=path))  # type: ignore[arg-type]
-            if source == "parameter":
-                numbers[path] = number
+    for path, module in parts.modules:
+        before = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                numbers[before + name] = _known(recorder, parameter, Origin("parameter", path=before + name))
+        for name, buffer in module._buffers.items():
+            if isinstance(buffer, Tensor):
+                _known(recorder, buffer, Origin("buffer", path=before + name))
     return numbers
+
+
+def _known(recorder: Recorder, tensor: Tensor, origin: Origin) -> int:
+    live = recorder.memory.find(tensor)
+    return live.value if live is not None else recorder.know(tensor, origin)
 
 
 def _run(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, recorder: Recorder) -> _Pass:
@@ -162,20 +183,23 @@ def _run(model: nn.Module, inputs: Inputs, label: Any, loss: Loss | None, record
 def _known_inputs(inputs: Inputs, recorder: Recorder) -> tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]:
     """Return copies of the inputs, which the model may write to, and their values' numbers."""
     numbers: list[int] = []
-
-    def copied(value: Any, name: str) -> Any:
-        if isinstance(value, Tensor):
-            copy = _copy(value)
-            numbers.append(recorder.know(copy, Origin("input", len(numbers), path=name)))
-            return copy
-        if type(value) in {tuple, list}:
-            return type(value)(copied(part, f"{name}{number}") for number, part in enumerate(value))
-        return value
-
     several = len(inputs.args) > 1
-    args = tuple(copied(value, f"input{number}" if several else "input") for number, value in enumerate(inputs.args))
-    kwargs = {name: copied(value, name) for name, value in inputs.kwargs.items()}
+    args = tuple(
+        _known_copy(value, f"input{number}" if several else "input", recorder, numbers)
+        for number, value in enumerate(inputs.args)
+    )
+    kwargs = {name: _known_copy(value, name, recorder, numbers) for name, value in inputs.kwargs.items()}
     return args, kwargs, tuple(numbers)
+
+
+def _known_copy(value: Any, name: str, recorder: Recorder, numbers: list[int]) -> Any:
+    if isinstance(value, Tensor):
+        copy = _copy(value)
+        numbers.append(recorder.know(copy, Origin("input", len(numbers), path=name)))
+        return copy
+    if type(value) in {tuple, list}:
+        return type(value)(_known_copy(part, f"{name}{place}", recorder, numbers) for place, part in enumerate(value))
+    return value
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -218,7 +242,7 @@ def _steps(recorder: Recorder, paths: Mapping[int, str]) -> tuple[Step, ...]:
 
 def _module_values(recorder: Recorder) -> dict[str, Value]:
     names = Names(())
-    return {names.unique(path): Value(number, recorder.table) for path, number in recorder.module_outputs}
+    return {names.unique(path): Value(number, recorder.table) for path, number in recorder.module_outputs.by_path}
 
 
 def _reason(error: Exception) -> str:
