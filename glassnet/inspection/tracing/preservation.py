@@ -20,15 +20,16 @@ def preserved(
 ) -> Iterator[None]:
     """Run a block on `model`, made of `modules`; then put everything back, also after an error.
 
-    It runs uncompiled, on copies of buffers.
-    Every module is in evaluation mode. With `training`, modules are in the modes they are in, where the model itself
-    is in training mode; else all of them are in training mode. `with_gradients` makes every parameter require one.
+    It runs uncompiled, on copies of buffers. Every module is in evaluation mode; with `training` in the mode it is in
+    where the model itself is in training mode, else in training mode. `with_gradients` makes every parameter require
+    one.
     """
     kept = [_Kept(attributes) for module in modules for attributes in _dictionaries(module)]
     parameters = [
         (p, p.requires_grad, p.grad) for module in modules for p in module._parameters.values() if p is not None
     ]
     keeps_modes = training and model.training
+    copies: dict[int, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(random_state_kept())
         stack.enter_context(torch.inference_mode(False))
@@ -38,7 +39,7 @@ def preserved(
             for module in modules:
                 if not keeps_modes:
                     module.__dict__["training"] = training
-                _copy_buffers(module)
+                _copy_buffers(module, copies)
             if with_gradients:
                 for parameter, requires_grad, _ in parameters:
                     if not requires_grad and _can_have_gradient(parameter):
@@ -77,11 +78,14 @@ def _dictionaries(module: nn.Module) -> tuple[dict[str, Any], ...]:
     return own, own["_parameters"], own["_buffers"], own["_modules"]
 
 
-def _copy_buffers(module: nn.Module) -> None:
+def _copy_buffers(module: nn.Module, copies: dict[int, Tensor]) -> None:
+    """Put copies in place of a module's buffers; one that several modules share stays shared."""
     buffers = module.__dict__["_buffers"]
     for name, buffer in buffers.items():
         if isinstance(buffer, Tensor) and buffer.layout == torch.strided:
-            buffers[name] = buffer.detach().clone()
+            if id(buffer) not in copies:
+                copies[id(buffer)] = buffer.detach().clone()
+            buffers[name] = copies[id(buffer)]
 
 
 def _can_have_gradient(parameter: Tensor) -> bool:

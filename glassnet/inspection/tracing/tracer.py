@@ -105,7 +105,7 @@ def _parts(model: nn.Module) -> _Parts:
                 f"A model must be Python to be traced; '{path or '(model)'}' is scripted, and its calls cannot be "
                 "seen. Trace the model that it was scripted from."
             )
-        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+        if any(is_lazy(parameter) for parameter in module._parameters.values() if parameter is not None):
             refuse_lazy(model)
     return parts
 

@@ -20,7 +20,7 @@ class Origin(NamedTuple):
     """Where a value came from."""
 
     source: Source
-    index: int = 0
+    number: int = 0
     """The number of the step that produced it, or of the input."""
     output: int = 0
     """Which of the step's outputs it is."""
@@ -73,7 +73,7 @@ class Value:
     @property
     def step(self) -> int | None:
         """The number of the step that produced it; None where no step did."""
-        return self.origin.index if self.source == "step" else None
+        return self.origin.number if self.source == "step" else None
 
     @property
     def path(self) -> str:
