@@ -41,7 +41,6 @@ class Recorded:
     call: Call
     inputs: list[int]
     outputs: list[int]
-    is_differentiable: bool
     is_own: bool = True
     """False for what the recorder adds to say that a view changed with its base."""
 
@@ -147,7 +146,8 @@ class Recorder(TorchFunctionMode):
             self._before_writing(written)
         draws = generator_states(given[0].device) if kind.may_draw else None
         versions = [_version(tensor) for tensor in given] if kind.is_foreign else []
-        is_differentiable = self._with_gradients and torch.is_grad_enabled()
+        is_grad_enabled = torch.is_grad_enabled()
+        requiring = tuple([position for position, tensor in enumerate(given) if tensor.requires_grad])
         autocast = _autocast(given[0])
         result = func(*args, **kwargs)
         if kind.role is Role.NUMBER:
@@ -162,9 +162,10 @@ class Recorder(TorchFunctionMode):
             return result
         if written and self._is_counter(written, given):
             return self._as_constant(written, result)
-        call = Call(func, plain_args, plain_kwargs, _positions(given, written), _kept_draws(draws), autocast)
+        places, drawn = _positions(given, written), _kept_draws(draws)
+        call = Call(func, plain_args, plain_kwargs, places, drawn, autocast, requiring, is_grad_enabled)
         self.scopes.current.count()
-        self._write_down(Recorded(kind.op, self.scopes.current, call, inputs, [], is_differentiable), produced)
+        self._write_down(Recorded(kind.op, self.scopes.current, call, inputs, []), produced)
         if written:
             self._after_writing(written, dict(zip(map(id, given), inputs, strict=True)))
         return result
@@ -261,9 +262,10 @@ class Recorder(TorchFunctionMode):
         tensors = [base, *(self.table.tensors[number] for number, _ in writes)]
         slots = [taken_out(tensor, given) for tensor in tensors]
         places = tuple(place for _, place in writes)
-        call = Call(overwrite, (slots[0], geometry(live.tensor), *slots[1:]), {"places": places})
+        args = slots[0], geometry(live.tensor), *slots[1:]
+        call = Call(overwrite, args, {"places": places}, is_grad_enabled=self._with_gradients)
         inputs = [live.value, *(number for number, _ in writes)]
-        step = Recorded("overwrite", self.scopes.current, call, inputs, [], self._with_gradients, is_own=False)
+        step = Recorded("overwrite", self.scopes.current, call, inputs, [], is_own=False)
         self._write_down(step, [live.tensor])
         self.table.through_consumers.add(live.value)
         return live.value

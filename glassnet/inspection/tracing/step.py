@@ -47,12 +47,32 @@ class Call(NamedTuple):
     draws: Draws | None = None
     """The generators' states before the call, where it drew."""
     autocast: Autocast = NO_AUTOCAST
+    requiring_gradient: tuple[int, ...] = ()
+    """Positions of the inputs that required a gradient: torch may multiply in another order for those."""
+    is_grad_enabled: bool = False
 
     def run(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Call on `tensors`, one a slot; return the tensors that come out, then those it wrote to and kept."""
-        tensors = list(tensors)
+        """Call on `tensors`, one a slot; return the tensors that come out, then those it wrote to and kept.
+
+        As recorded, bit for bit, where none of `tensors` requires a gradient; else with autograd as the caller has it.
+        """
+        if any(tensor.requires_grad for tensor in tensors):
+            return self._run([tensor.clone() if p in self.written else tensor for p, tensor in enumerate(tensors)])
+        with torch.inference_mode(False), torch.set_grad_enabled(self.is_grad_enabled):
+            return [tensor.detach() for tensor in self._run(self._as_recorded(tensors))]
+
+    def _as_recorded(self, tensors: list[Tensor]) -> list[Tensor]:
+        given = list(tensors)
+        for position in self.requiring_gradient:
+            given[position] = given[position].detach().requires_grad_()
         for position in self.written:
-            tensors[position] = tensors[position].clone()
+            requires_grad = given[position].requires_grad
+            given[position] = given[position].clone()
+            if requires_grad and not self.is_grad_enabled:
+                given[position].requires_grad_()
+        return given
+
+    def _run(self, tensors: list[Tensor]) -> list[Tensor]:
         with ExitStack() as stack:
             if self.draws is not None:
                 stack.enter_context(drawn_again(self.draws))
@@ -78,8 +98,6 @@ class Step:
     """Every tensor it read, parameters included, in the order of its arguments; a position may repeat a value."""
     outputs: tuple[Value, ...]
     """What came out; then what it wrote to besides (batch norm's running statistics in training mode)."""
-    is_differentiable: bool
-    """False where the call ran without gradients, so that autograd knows no path through it."""
     call: Call = field(repr=False)
 
     @property
@@ -91,6 +109,11 @@ class Step:
     def shape(self) -> Shape:
         """The shape of the first output, batch axis included."""
         return self.output.shape
+
+    @property
+    def is_differentiable(self) -> bool:
+        """False where the call ran without gradients, so that autograd knows no path through it."""
+        return self.call.is_grad_enabled
 
     @property
     def is_in_place(self) -> bool:
@@ -132,8 +155,8 @@ class Step:
     def replay(self, overrides: Mapping[int, Tensor] | None = None, *, output: int = 0) -> Tensor:
         """Repeat the recorded call; `overrides` are other tensors for positions of `inputs`. Returns that output.
 
-        Random numbers are drawn again the same, and what the call writes to is a copy. Runs under the caller's
-        gradient mode, and autograd sees it: an override that requires a gradient gets one.
+        Random numbers are drawn again the same, and what the call writes to is a copy. Without overrides the numbers
+        are the recorded ones, bit for bit. Autograd sees the call where an override requires a gradient.
         """
         return self.replay_all(overrides)[output]
 

@@ -233,7 +233,6 @@ def _steps(recorder: Recorder, paths: Mapping[int, str]) -> tuple[Step, ...]:
             module=step.scope.module,
             inputs=tuple(Value(number, table) for number in step.inputs),
             outputs=tuple(Value(number, table) for number in step.outputs),
-            is_differentiable=step.is_differentiable,
             call=step.call,
         )
         for index, step in enumerate(recorder.steps)

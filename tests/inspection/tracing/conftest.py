@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -18,7 +19,12 @@ from glassnet.inspection.tracing import Trace
 
 def same(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors hold the same numbers, bit for bit, where not-a-number is itself."""
-    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) and torch.equal(one != one, other != other)
+    return (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
+        and torch.equal(one != one, other != other)
+    )
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
@@ -64,6 +70,17 @@ def plainly(model: nn.Module, call: Callable[[nn.Module], Any], *, training: boo
     twin.train(training)
     with torch.random.fork_rng(devices=[]):
         return call(twin)
+
+
+@contextmanager
+def attention_as_written() -> Iterator[None]:
+    """Keep torch from running attention as one fused kernel, which it does without gradients and rounds otherwise."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def check_replays(trace: Trace) -> None:
@@ -116,9 +133,10 @@ def checked() -> Callable[..., Trace]:
         args = image if isinstance(image, tuple) else (image,)
         if full.is_batch_added:
             args = tuple(arg.unsqueeze(0) for arg in args)
-        expected = plainly(model, lambda twin: twin(*(arg.clone() for arg in args)), training=training)
-        expected = expected if isinstance(expected, Tensor) else expected[0]
-        for trace in (forward, full):
+        for trace, has_gradients in ((forward, False), (full, True)):
+            with torch.set_grad_enabled(has_gradients), attention_as_written():
+                expected = plainly(model, lambda twin: twin(*(arg.clone() for arg in args)), training=training)
+            expected = expected if isinstance(expected, Tensor) else expected[0]
             assert same(trace.output, expected.detach())
             assert trace.gaps == ()
             assert len({step.name for step in trace.steps}) == len(trace.steps)
