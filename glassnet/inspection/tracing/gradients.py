@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from glassnet._errors import UsageError
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Table, Value
 
@@ -21,7 +22,13 @@ def fill_gradients(table: Table, loss: Tensor, consumers: Consumers) -> None:
     ]
     if not loss.requires_grad or not asked:
         return
-    found = torch.autograd.grad(loss, [table.edges[number] for number in asked], allow_unused=True)  # type: ignore[arg-type]
+    try:
+        found = torch.autograd.grad(loss, [table.edges[number] for number in asked], allow_unused=True)  # type: ignore[arg-type]
+    except RuntimeError as error:  # also errors of the user's own backward functions
+        raise UsageError(
+            f"The model must be differentiable by autograd for a label; it raised: {str(error).strip().rstrip('.')}. "
+            "Correct the model, or trace it without a label."
+        ) from None
     table.gradients.update(
         {number: gradient for number, gradient in zip(asked, found, strict=True) if gradient is not None}
     )

@@ -40,6 +40,7 @@ def preserved(
                 if not keeps_modes:
                     module.__dict__["training"] = training
                 _copy_buffers(module, copies)
+                _uncompile(module)
             if with_gradients:
                 for parameter, requires_grad, _ in parameters:
                     if not requires_grad and _can_have_gradient(parameter):
@@ -88,14 +89,30 @@ def _copy_buffers(module: nn.Module, copies: dict[int, Tensor]) -> None:
             buffers[name] = copies[id(buffer)]
 
 
+def _uncompile(module: nn.Module) -> None:
+    """Put the modules that `torch.compile` wrapped in place of its wrappers, which warn of hooks."""
+    modules = module.__dict__["_modules"]
+    for name, child in modules.items():
+        modules[name] = as_written(child)
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        module.__dict__["_compiled_call_impl"] = None
+
+
+def as_written(module: Any) -> Any:
+    """Return the module that `torch.compile` wrapped, or the module itself."""
+    while isinstance(module, nn.Module) and isinstance(module._modules.get("_orig_mod"), nn.Module):
+        module = module._modules["_orig_mod"]
+    return module
+
+
 def _can_have_gradient(parameter: Tensor) -> bool:
     return (parameter.is_floating_point() or parameter.is_complex()) and not parameter.is_inference()
 
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Run compiled modules and functions as they were written. Without them, their machinery is not loaded."""
-    if "torch._dynamo" not in sys.modules:
+    """Run compiled functions as they were written. Without any, their machinery is not loaded."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         yield
         return
     with torch.compiler.set_stance("force_eager"):

@@ -57,7 +57,7 @@ class Call(NamedTuple):
         As recorded, bit for bit, where none of `tensors` requires a gradient; else with autograd as the caller has it.
         """
         if any(tensor.requires_grad for tensor in tensors):
-            return self._run([tensor.clone() if p in self.written else tensor for p, tensor in enumerate(tensors)])
+            return self._run(self._with_copies(tensors, list(tensors)))
         with torch.inference_mode(False), torch.set_grad_enabled(self.is_grad_enabled):
             return [tensor.detach() for tensor in self._run(self._as_recorded(tensors))]
 
@@ -65,11 +65,18 @@ class Call(NamedTuple):
         given = list(tensors)
         for position in self.requiring_gradient:
             given[position] = given[position].detach().requires_grad_()
+        return self._with_copies(tensors, given)
+
+    def _with_copies(self, tensors: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        """Put copies into `given` where the call writes; one tensor at two positions stays one tensor."""
+        copies: dict[int, Tensor] = {}
         for position in self.written:
-            requires_grad = given[position].requires_grad
-            given[position] = given[position].clone()
-            if requires_grad and not self.is_grad_enabled:
-                given[position].requires_grad_()
+            tensor = given[position]
+            if id(tensors[position]) not in copies:
+                copy = copies[id(tensors[position])] = tensor.clone()
+                if tensor.requires_grad and not copy.requires_grad:
+                    copy.requires_grad_()
+            given[position] = copies[id(tensors[position])]
         return given
 
     def _run(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -168,7 +175,7 @@ class Step:
         tensors = [value.tensor for value in self.inputs]
         for position, tensor in (overrides or {}).items():
             tensors[position] = self._fitted(position, tensor)
-        return tuple(self.call.run(tensors))
+        return tuple(self.call.run(tensors)[: len(self.outputs)])
 
     def vjp(self, cotangents: Mapping[int, Tensor], positions: Iterable[int]) -> dict[int, Tensor | None]:
         """Return the vector-Jacobian product at each of `positions` of `inputs`.

@@ -22,7 +22,7 @@ from glassnet.inspection.tracing.inputs import (
     picked_output,
     target_of,
 )
-from glassnet.inspection.tracing.preservation import preserved
+from glassnet.inspection.tracing.preservation import as_written, preserved
 from glassnet.inspection.tracing.record import Trace, consumers_of
 from glassnet.inspection.tracing.recording import Recorder
 from glassnet.inspection.tracing.scopes import Names, plain_path
@@ -98,6 +98,7 @@ class _Parts:
 def _parts(model: nn.Module) -> _Parts:
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. For a run, pass run.model.")
+    model = as_written(model)
     parts = _Parts(model, tuple((plain_path(path), m) for path, m in model.named_modules(remove_duplicate=False)))
     for path, module in parts.modules:
         if isinstance(module, torch.jit.ScriptModule):

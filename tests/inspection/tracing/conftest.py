@@ -65,9 +65,10 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 
 def plainly(model: nn.Module, call: Callable[[nn.Module], Any], *, training: bool = False) -> Any:
-    """Return what `call` returns of a copy of the model in evaluation or training mode; random state put back."""
+    """Return what `call` returns of a copy of the model in the modes of a trace; random state put back."""
     twin = copy.deepcopy(model)
-    twin.train(training)
+    if not (training and model.training):
+        twin.train(training)
     with torch.random.fork_rng(devices=[]):
         return call(twin)
 
