@@ -27,9 +27,9 @@ def same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def state_of(model: nn.Module) -> dict[str, Any]:
+def state(model: nn.Module) -> dict[str, Any]:
     """Return everything that a trace must leave alone; compare two with `==`."""
-    state: dict[str, Any] = {
+    found: dict[str, Any] = {
         "rng": torch.get_rng_state().tolist(),
         "python": random.getstate(),
         "numpy": [str(part) for part in numpy.random.get_state()],
@@ -53,7 +53,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "intercepted": "apply" in torch.autograd.function._SingleLevelFunction.__dict__,
     }
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        state[name] = (
+        found[name] = (
             id(tensor),
             tensor.requires_grad,
             tensor.data_ptr(),
@@ -61,7 +61,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
             id(tensor.grad),
             None if tensor.grad is None else float(tensor.grad.double().sum()),
         )
-    return state
+    return found
 
 
 def plainly(model: nn.Module, call: Callable[[nn.Module], Any], *, training: bool = False) -> Any:
@@ -115,6 +115,12 @@ def every_value(trace: Trace) -> list[gn.inspection.tracing.Value]:
 
 
 @pytest.fixture
+def state_of() -> Callable[[nn.Module], dict[str, Any]]:
+    """What a trace must leave alone; compare two with `==`."""
+    return state
+
+
+@pytest.fixture
 def checked() -> Callable[..., Trace]:
     """Trace with a label after checking the trace against the model run plainly, and the model's state."""
 
@@ -127,10 +133,10 @@ def checked() -> Callable[..., Trace]:
         training: bool = False,
         tolerance: float = 1e-4,
     ) -> Trace:
-        before = state_of(model)
+        before = state(model)
         forward = gn.trace(model, image, training=training)
         full = gn.trace(model, image, label, loss, training=training)
-        assert state_of(model) == before
+        assert state(model) == before
         args = image if isinstance(image, tuple) else (image,)
         if full.is_batch_added:
             args = tuple(arg.unsqueeze(0) for arg in args)
