@@ -97,13 +97,13 @@ def check_gradients(trace: Trace, tolerance: float = 1e-4) -> None:
         if value.gradient is None or value == trace.loss_value:
             continue
         total = torch.zeros_like(value.gradient)
-        scale = torch.zeros_like(value.gradient)
+        scale = torch.zeros(())
         for step, position in trace.consumers(value):
             cotangents = {k: out.gradient for k, out in enumerate(step.outputs) if out.gradient is not None}
             if step.is_differentiable and cotangents:
                 product = step.vjp(cotangents, [position])[position]
                 total += 0 if product is None else product
-                scale += 0 if product is None else product.abs()
+                scale = scale + (0 if product is None else product.abs())
         worst = (total - value.gradient).abs().max()
         assert worst <= tolerance * (scale.max() + 1e-6), (value, float(worst), float(scale.max()))
 

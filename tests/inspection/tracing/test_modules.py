@@ -142,6 +142,35 @@ class Strange(Net):
         return self.fc(y.cumsum(2).mean((2, 3)).softmax(1).log())
 
 
+class Operations(Net):
+    """One of each of the less usual operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+        self.group = nn.GroupNorm(2, 4)
+        self.instance = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+        self.places = nn.Embedding(8, 4)
+        self.bag = nn.EmbeddingBag(8, 4)
+        self.both = nn.Bilinear(4, 4, 4)
+        self.slope = nn.PReLU(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.slope(self.instance(self.group(self.up(self.conv(x)))))
+        x = F.interpolate(x, size=(8, 8), mode="bilinear", align_corners=False)
+        x = F.local_response_norm(F.gelu(x), 2) + F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2)[..., ::2, ::2]
+        x = F.fold(F.unfold(x, 2, stride=2), (8, 8), 2, stride=2)
+        grid = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
+        x = x + F.grid_sample(x, grid * 0.9, align_corners=False)
+        x = x + torch.fft.ifft2(torch.fft.fft2(x) * 0.5).real
+        tokens = x.flatten(2).mT[:, :8] + self.places(torch.arange(8)) + self.bag(torch.arange(8).reshape(1, 8))
+        tokens = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        tokens = tokens.index_add(1, torch.tensor([0, 1]), tokens[:, 2:4]).scatter(1, torch.zeros(2, 1, 4).long(), 0.5)
+        far = torch.cdist(tokens, tokens + 1).logsumexp((1, 2))
+        top = self.both(tokens.topk(2, dim=1).values[:, 0], tokens.sort(1).values.median(1).values)
+        return self.fc(top + far[:, None] + torch.baddbmm(tokens, tokens @ tokens.mT, tokens).std(1))
+
+
 class Straight(torch.autograd.Function):
     """A sign whose gradient is that of the identity."""
 
@@ -191,7 +220,7 @@ class TupleOutput(Net):
 
 ZOO = [
     Functional, InPlace, Reused, Dynamic, Shapes, WritesIntoParts, ViewOfHiddenBase, DropoutTwoWays, Strange,
-    OwnFunction, Frozen, Checkpointed,
+    OwnFunction, Frozen, Checkpointed, Operations,
 ]  # fmt: skip
 
 

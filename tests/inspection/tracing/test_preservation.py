@@ -64,7 +64,7 @@ def test_a_model_that_changes_itself_is_put_back(
 ) -> None:
     model = restless()
     model.fail = fail
-    before, image = state_of(model), torch.randn(3, 4)
+    image = torch.randn(3, 4)
     mask, given = model.mask.clone(), image.clone()
     before = state_of(model)
     if fail:
@@ -108,10 +108,10 @@ def test_a_trace_has_gradients_whatever_mode_it_is_called_in(context: Callable) 
     ],
 )
 def test_a_loss_that_fails_leaves_nothing_behind(loss: Callable, state_of: Callable) -> None:
-    model = restless()
+    model, image = restless(), torch.randn(2, 4)
     before = state_of(model)
     with pytest.raises(UsageError, match="loss must"):
-        gn.trace(model, torch.randn(2, 4), 0, loss)
+        gn.trace(model, image, 0, loss)
     assert state_of(model) == before
 
 
@@ -121,12 +121,12 @@ def test_a_model_that_autograd_refuses_is_said_so(state_of: Callable) -> None:
             y = super().forward(x).exp()
             return y.add_(1)
 
-    model = Broken(4, 3)
+    model, image = Broken(4, 3), torch.randn(2, 4)
     before = state_of(model)
     with pytest.raises(UsageError, match=r"differentiable by autograd for a label.*modified by an inplace operation"):
-        gn.trace(model, torch.randn(2, 4), 0)
+        gn.trace(model, image, 0)
     assert state_of(model) == before
-    assert len(gn.trace(model, torch.randn(2, 4)).steps) == 3
+    assert len(gn.trace(model, image).steps) == 3
 
 
 def test_another_threads_model_is_not_recorded() -> None:
@@ -134,12 +134,12 @@ def test_another_threads_model_is_not_recorded() -> None:
 
     class Waits(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
-            worker = threading.Thread(target=lambda: [other(x.detach()), self.weight.sum()])
+            worker = threading.Thread(target=lambda: other(x * 2))
             worker.start()
             worker.join()
             return super().forward(x)
 
-    assert [step.op for step in gn.trace(Waits(4, 3), torch.randn(2, 4)).steps] == ["detach", "linear"][1:]
+    assert [step.op for step in gn.trace(Waits(4, 3), torch.randn(2, 4)).steps] == ["linear"]
 
 
 def test_autograd_functions_work_as_before_after_a_trace() -> None:
