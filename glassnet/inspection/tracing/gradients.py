@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from glassnet._errors import UsageError
+from glassnet.inspection.tracing.record import consumers_of, named_steps
+from glassnet.inspection.tracing.recording import Recorded
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Table, Value
 
-Consumers = Mapping[Value, Sequence[tuple[Step, int]]]
-"""The steps that read a value, each with the position among its inputs."""
 
+def fill_gradients(table: Table, loss: Tensor, recorded: Sequence[Recorded]) -> None:
+    """Put dL/d(value) of every value into `table`, without touching any `.grad`.
 
-def fill_gradients(table: Table, loss: Tensor, consumers: Consumers) -> None:
-    """Put dL/d(value) of every value into `table`, without touching any `.grad`."""
+    Raises `UsageError` where autograd refuses.
+    """
     asked = [
         number for number, edge in enumerate(table.edges) if edge is not None and number not in table.through_consumers
     ]
@@ -32,15 +34,16 @@ def fill_gradients(table: Table, loss: Tensor, consumers: Consumers) -> None:
     table.gradients.update(
         {number: gradient for number, gradient in zip(asked, found, strict=True) if gradient is not None}
     )
+    split = [number for number in table.through_consumers if table.edges[number] is not None]
+    consumers = consumers_of(named_steps(recorded, table, ())) if split else {}
     # Later values first: each sum is over values that come after it.
-    for number in sorted(table.through_consumers, reverse=True):
-        if table.edges[number] is not None:
-            gradient = _through_consumers(Value(number, table), consumers)
-            if gradient is not None:
-                table.gradients[number] = gradient
+    for number in sorted(split, reverse=True):
+        gradient = _through_consumers(Value(number, table), consumers)
+        if gradient is not None:
+            table.gradients[number] = gradient
 
 
-def _through_consumers(value: Value, consumers: Consumers) -> Tensor | None:
+def _through_consumers(value: Value, consumers: Mapping[Value, Sequence[tuple[Step, int]]]) -> Tensor | None:
     """Return the sum over the steps that read `value` of their vector-Jacobian products.
 
     Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors" (1986), equation 7.

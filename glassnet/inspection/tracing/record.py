@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,7 +13,9 @@ from glassnet._types import by
 from glassnet.inspection.tracing.address import Address, WeightAddress, unknown_step
 from glassnet.inspection.tracing.layout import channel_axes
 from glassnet.inspection.tracing.location import Location, located, weight_index
+from glassnet.inspection.tracing.recording import Recorded
 from glassnet.inspection.tracing.replay import Replay, replay_from
+from glassnet.inspection.tracing.scopes import Names
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Table, Value
 
@@ -25,8 +27,6 @@ class Trace:
     Made by `trace`. The tensors are those of the pass, not copies: do not write to them.
     """
 
-    steps: tuple[Step, ...]
-    """In the order of the calls, those of the loss last."""
     inputs: tuple[Value, ...]
     """What the model was given, with the batch axis."""
     parameters: Mapping[str, Value]
@@ -43,11 +43,23 @@ class Trace:
     """True where one example was given, and a batch axis of 1 put before it."""
     gaps: tuple[str, ...]
     """What could not be recorded, in words: numbers computed there appear as constants. Empty for most models."""
-    modules: Mapping[str, Value]
-    """What each module returned in its first call (`layer1`), second (`layer1_1`), and so on."""
     read_by_program: frozenset[Value]
     """Values whose numbers the model's own Python code looked at, and may have branched on."""
     _table: Table = field(repr=False)
+    _recorded: Sequence[Recorded] = field(repr=False)
+    _module_outputs: Sequence[tuple[str, int]] = field(repr=False)
+    _paths: Collection[str] = field(repr=False)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """In the order of the calls, those of the loss last."""
+        return named_steps(self._recorded, self._table, self._paths)
+
+    @cached_property
+    def modules(self) -> Mapping[str, Value]:
+        """What each module returned in its first call (`layer1`), second (`layer1_1`), and so on."""
+        names = Names(())
+        return {names.unique(path): Value(number, self._table) for path, number in self._module_outputs}
 
     @property
     def output(self) -> Tensor:
@@ -170,6 +182,23 @@ class Trace:
     def _require_label(self) -> None:
         if self.loss_value is None:
             raise UsageError("Gradients need a loss; the trace was made without a label. Write trace(..., label=k).")
+
+
+def named_steps(recorded: Iterable[Recorded], table: Table, paths: Collection[str]) -> tuple[Step, ...]:
+    """Return what was recorded as steps with names; `paths` are those of the model's modules."""
+    names = Names(paths)
+    return tuple(
+        Step(
+            index=index,
+            name=names.of(step.scope, step.op, is_own=step.is_own),
+            op=step.op,
+            module=step.scope.module,
+            inputs=tuple([Value(number, table) for number in step.inputs]),
+            outputs=tuple([Value(number, table) for number in step.outputs]),
+            call=step.call,
+        )
+        for index, step in enumerate(recorded)
+    )
 
 
 def consumers_of(steps: tuple[Step, ...]) -> dict[Value, tuple[tuple[Step, int], ...]]:

@@ -27,7 +27,7 @@ from glassnet.inspection.tracing.calls import (
 from glassnet.inspection.tracing.opaque import intercepting
 from glassnet.inspection.tracing.randomness import Draws, generator_states, has_drawn
 from glassnet.inspection.tracing.scopes import Scope, Scopes
-from glassnet.inspection.tracing.step import NO_AUTOCAST, Autocast, Call, outputs_of, taken_out
+from glassnet.inspection.tracing.step import NO_AUTOCAST, PLAIN, Autocast, Call, outputs_of, taken_out
 from glassnet.inspection.tracing.storage import Live, Memory, geometry, overwrite
 from glassnet.inspection.tracing.values import Origin, Table
 
@@ -55,7 +55,7 @@ class ModuleOutputs:
 
     def add(self, path: str, output: object) -> None:
         """Note the first tensor of what the module at `path` returned, where a step made it."""
-        first = next(tensors_in(output), None)
+        first = output if isinstance(output, Tensor) else next(tensors_in(output), None)
         live = self._memory.find(first) if first is not None else None
         if live is not None and path and self._table.origins[live.value].source == "step":
             self.by_path.append((path, live.value))
@@ -101,6 +101,8 @@ class Recorder(TorchFunctionMode):
 
     def put_back(self) -> None:
         """Undo what the pass wrote to the model's parameters and to tensors that were there before it."""
+        if not self._restores:
+            return
         with torch.no_grad():
             for tensor, kept in reversed(self._restores):
                 for live in self.memory.sharing(tensor):
@@ -136,7 +138,7 @@ class Recorder(TorchFunctionMode):
 
     def _run(self, kind: Kind, func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given: list[Tensor] = []
-        plain_args = taken_out(args, given)
+        plain_args = tuple([arg if type(arg) in PLAIN else taken_out(arg, given) for arg in args])
         plain_kwargs = {name: taken_out(arg, given) for name, arg in kwargs.items()} if kwargs else kwargs
         if not given:
             return self._made_here(kind, func(*args, **kwargs))
@@ -248,14 +250,13 @@ class Recorder(TorchFunctionMode):
             if others:
                 self.table.through_consumers.add(live.value)
             for other in others:
-                other.writes.append((live.value, geometry(tensor)))
+                other.writes += ((live.value, geometry(tensor)),)
 
     def _brought_up_to_date(self, live: Live) -> int:
         """Return the value of a tensor after others wrote to its memory: a step that says so."""
-        writes = list(live.writes)
+        writes = live.writes
         if any(self.table.tensors[number].dtype != live.tensor.dtype for number, _ in writes):
             self.gaps[f"a write to memory read as {live.tensor.dtype} through another type"] = None
-            live.writes.clear()
             return self.know(live.tensor, Origin("constant"))
         given: list[Tensor] = []
         base = self.table.tensors[live.value]

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-PARAMETRIZATIONS = "parametrizations"
-"""The part of a module's path under which torch keeps what computes its weights."""
+PARAMETRIZATIONS = ".parametrizations."
+"""What stands in the path of a module with which torch computes another module's weights."""
 
 
 class Scope:
@@ -23,7 +23,7 @@ class Scope:
         self.module = module
         """The path of the module it is, or lies in."""
         self.outer = outer
-        self.counts_above = PARAMETRIZATIONS not in path.split(".")
+        self.counts_above = PARAMETRIZATIONS not in f".{path}"
         """False for what computes a module's weights, which is no part of the module's own work."""
         self.num_calls = 0
         self.num_calls_below = 0

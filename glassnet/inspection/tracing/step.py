@@ -243,15 +243,16 @@ def outputs_of(result: Any, written: Sequence[Tensor]) -> list[Tensor]:
 
 def taken_out(value: Any, tensors: list[Tensor]) -> Any:
     """Return nested arguments with a `Slot` for every tensor, which is put at the end of `tensors`."""
-    if type(value) in PLAIN:
-        return value
     if isinstance(value, Tensor):
         tensors.append(value)
         return SLOTS[len(tensors) - 1] if len(tensors) <= len(SLOTS) else Slot(len(tensors) - 1)
+    if type(value) in PLAIN:
+        return value
     if type(value) is tuple:
-        if PLAIN.issuperset(map(type, value)):
-            return value
-        return tuple([part if type(part) in PLAIN else taken_out(part, tensors) for part in value])
+        for part in value:
+            if type(part) not in PLAIN:
+                return tuple([taken_out(part, tensors) for part in value])
+        return value
     if type(value) is list:
         return [taken_out(part, tensors) for part in value]
     if isinstance(value, dict):

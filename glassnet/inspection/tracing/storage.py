@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class Live:
 
     tensor: Tensor
     value: int
-    writes: list[tuple[int, Geometry]] = field(default_factory=list)
+    writes: tuple[tuple[int, Geometry], ...] = ()
     """What other tensors wrote to its memory since `value`, by the written value's number; not yet a value here."""
 
 
@@ -27,31 +27,38 @@ class Memory:
     def __init__(self) -> None:
         self._by_id: dict[int, Live] = {}
         self._by_block: dict[int, list[Live]] = {}
+        self._unsorted: list[Live] = []
+        """Those whose block was not asked for yet: many passes never write in place."""
 
     def find(self, tensor: Tensor) -> Live | None:
         """Return what is known of a tensor object."""
         return self._by_id.get(id(tensor))
 
-    def hold(self, tensor: Tensor, value: int) -> Live:
+    def hold(self, tensor: Tensor, value: int) -> None:
         """Note that `tensor` now has `value`, whatever it had before."""
         live = self._by_id.get(id(tensor))
         if live is not None:
             live.value = value
-            live.writes.clear()
-            return live
+            live.writes = ()
+            return
         live = self._by_id[id(tensor)] = Live(tensor, value)
-        block = block_of(tensor)
-        if block is not None:
-            self._by_block.setdefault(block, []).append(live)
-        return live
+        self._unsorted.append(live)
 
     def sharing(self, tensor: Tensor) -> list[Live]:
         """Return the live tensors, itself among them, that have an element in common with `tensor`."""
+        self._sort()
         block = block_of(tensor)
         if block is None:
             live = self.find(tensor)
             return [live] if live is not None else []
         return [live for live in self._by_block.get(block, ()) if overlap(live.tensor, tensor)]
+
+    def _sort(self) -> None:
+        for live in self._unsorted:
+            block = block_of(live.tensor)
+            if block is not None:
+                self._by_block.setdefault(block, []).append(live)
+        self._unsorted.clear()
 
 
 def block_of(tensor: Tensor) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +22,9 @@ from glassnet.inspection.tracing.inputs import (
     target_of,
 )
 from glassnet.inspection.tracing.preservation import as_written, preserved
-from glassnet.inspection.tracing.record import Trace, consumers_of
+from glassnet.inspection.tracing.record import Trace
 from glassnet.inspection.tracing.recording import Recorder
-from glassnet.inspection.tracing.scopes import Names, plain_path
-from glassnet.inspection.tracing.step import Step
+from glassnet.inspection.tracing.scopes import plain_path
 from glassnet.inspection.tracing.values import Origin, Value
 
 
@@ -119,16 +117,14 @@ def _traced(parts: _Parts, inputs: Inputs, label: Any, loss: Loss | None, *, tra
         try:
             parameters = _known_parameters(parts, recorder)
             done = _run(parts.model, inputs, label, loss, recorder)
-            steps = _steps(recorder, paths)
             if done.loss_tensor is not None:
-                fill_gradients(recorder.table, done.loss_tensor, consumers_of(steps))
+                fill_gradients(recorder.table, done.loss_tensor, recorder.steps)
         finally:
             recorder.put_back()
     table = recorder.table
     table.tensors[:] = [tensor.detach() if tensor.requires_grad else tensor for tensor in table.tensors]
     table.edges.clear()
     return Trace(
-        steps=steps,
         inputs=tuple(Value(number, table) for number in done.inputs),
         parameters={path: Value(number, table) for path, number in parameters.items()},
         output_value=Value(done.output, table),
@@ -137,9 +133,11 @@ def _traced(parts: _Parts, inputs: Inputs, label: Any, loss: Loss | None, *, tra
         is_training=training,
         is_batch_added=inputs.is_batch_added,
         gaps=tuple(recorder.gaps),
-        modules=_module_values(recorder),
         read_by_program=frozenset(Value(number, table) for number in recorder.read_by_program),
         _table=table,
+        _recorded=recorder.steps,
+        _module_outputs=recorder.module_outputs.by_path,
+        _paths=paths.values(),
     )
 
 
@@ -222,27 +220,6 @@ def _loss_of(loss: Loss, returned: Any, target: Tensor) -> Tensor:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise UsageError(f"A loss must be one number; got {got}. Take the mean or the sum.")
     return value
-
-
-def _steps(recorder: Recorder, paths: Mapping[int, str]) -> tuple[Step, ...]:
-    names, table = Names(paths.values()), recorder.table
-    return tuple(
-        Step(
-            index=index,
-            name=names.of(step.scope, step.op, is_own=step.is_own),
-            op=step.op,
-            module=step.scope.module,
-            inputs=tuple(Value(number, table) for number in step.inputs),
-            outputs=tuple(Value(number, table) for number in step.outputs),
-            call=step.call,
-        )
-        for index, step in enumerate(recorder.steps)
-    )
-
-
-def _module_values(recorder: Recorder) -> dict[str, Value]:
-    names = Names(())
-    return {names.unique(path): Value(number, recorder.table) for path, number in recorder.module_outputs.by_path}
 
 
 def _reason(error: Exception) -> str:
