@@ -24,7 +24,10 @@ SMALL: dict[str, dict[str, object]] = {
 }
 """Options that make the larger networks small."""
 
-LARGE = {"resnet101", "resnet152", "resnet56", "resnet110", "vgg19", "vgg19-bn", "vgg16", "vgg16-bn", "resnet44"}
+LARGE = {
+    *(f"vgg{depth}{norm}" for depth in (13, 16, 19) for norm in ("", "-bn")),
+    *(f"resnet{depth}" for depth in (32, 34, 44, 56, 101, 110, 152)),
+}
 """Deeper forms of networks that are traced with everything checked: here their output alone is."""
 
 
