@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from glassnet.experiments import train as train
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.receptive_field import receptive_field as receptive_field
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
     from glassnet.models import build_model as build_model
@@ -64,6 +65,7 @@ _EXPORTS = {
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "filters": "glassnet.inspection.filters",
+    "receptive_field": "glassnet.inspection.receptive_field",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
     "build_model": "glassnet.models",

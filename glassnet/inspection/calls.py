@@ -87,19 +87,25 @@ class Watcher:
 
 
 def run_watched(model: nn.Module, example: Tensor, *watchers: Watcher) -> object:
-    """Run `model` on `example` in evaluation mode, telling the `watchers`; return its output.
+    """Run `model` on `example` in evaluation mode without gradients, watched; return its output."""
+    for watcher in watchers:
+        watcher.start(example)
+    with evaluating(model), watching(model, *watchers):
+        return model(example)
 
-    Fused shortcuts are switched off for the pass, so that attention and recurrent layers show their products.
+
+@contextmanager
+def watching(model: nn.Module, *watchers: Watcher) -> Iterator[None]:
+    """Tell the `watchers` what runs inside the model during the block.
+
+    Fused shortcuts are switched off meanwhile, so that attention and recurrent layers show their products.
     """
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
         stack.enter_context(_without_shortcuts(model))
         recorder = stack.enter_context(_recording(model, watchers))
-        for watcher in watchers:
-            watcher.start(example)
         stack.enter_context(_Operations(recorder))
         stack.enter_context(_Functions(recorder))
-        return model(example)
+        yield
 
 
 def tensors_in(value: object) -> tuple[Tensor, ...]:
@@ -137,7 +143,7 @@ def _is_view(function: Callable[..., Any]) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
-def _plain_name(function: Callable[..., Any]) -> str:
+def plain_name(function: Callable[..., Any]) -> str:
     """Return a function's name without its decoration: `add` for `__iadd__`, `add_` and `aten.add.Tensor`."""
     name = getattr(function, "overloadpacket", function)
     text = str(getattr(name, "__name__", type(function).__name__))
@@ -223,7 +229,7 @@ class _Functions(TorchFunctionMode):
         recorder = self.recorder
         if recorder.open is not None or recorder.is_telling or not recorder.modules:
             return func(*args, **kwargs)
-        call = recorder.begin(recorder.modules[-1], _plain_name(func), None, tensors_in((args, kwargs)))
+        call = recorder.begin(recorder.modules[-1], plain_name(func), None, tensors_in((args, kwargs)))
         output = None
         try:
             output = func(*args, **kwargs)
@@ -248,7 +254,7 @@ class _Operations(TorchDispatchMode):
             return output
         given = bind(func, args, kwargs)
         operation = Operation(
-            name=_plain_name(func),
+            name=plain_name(func),
             function=func,
             args=args,
             kwargs=kwargs,

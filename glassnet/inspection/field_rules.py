@@ -211,7 +211,8 @@ def _over_channels(ends: Tensor, groups: int, out_channels: int) -> Tensor:
         return ends
     if groups == 1:
         return ends.amax(2, keepdim=True)
-    return ends.unflatten(2, (groups, -1)).amax(3).repeat_interleave(out_channels // groups, dim=2)
+    by_group: Tensor = ends.unflatten(2, (groups, -1)).amax(3)
+    return by_group.repeat_interleave(out_channels // groups, dim=2)
 
 
 def _at(values: Sequence[int] | int, place: int) -> int:

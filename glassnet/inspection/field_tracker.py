@@ -132,17 +132,21 @@ def _laid(shared: Field | None, tensor: Tensor, field: Field | None) -> Field | 
         ends = torch.full((4, count), NOTHING) if shared is None else shared.spans[place].ends.clone()
         value = torch.tensor(NOTHING) if field is None else field.spans[place].ends
         for part, row in zip(ends, value.expand(4, *tensor.shape), strict=True):
-            part.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).copy_(row)
+            _as_laid_out(part, tensor).copy_(row)
         spans.append(Span(ends, None, like.spans[place].stride))
     unknown = frozenset[str]().union(*(known.unknown for known in (shared, field) if known is not None))
     return Field(tuple(spans), unknown)
+
+
+def _as_laid_out(part: Tensor, tensor: Tensor) -> Tensor:
+    """Return a view of `part` `(elements,)` that reads it as `tensor` reads its memory."""
+    return part.as_strided(tensor.shape, tensor.stride(), part.storage_offset() + tensor.storage_offset())
 
 
 def _read(shared: Field, tensor: Tensor) -> Field | None:
     """Return what a tensor sees by the field of the memory it lies in."""
     spans = []
     for span in shared.spans:
-        place = tensor.shape, tensor.stride(), tensor.storage_offset()
-        ends = torch.stack([part.as_strided(*place) for part in span.ends])
+        ends = torch.stack([_as_laid_out(part, tensor) for part in span.ends])
         spans.append(located(ends, Span(ends, None, span.stride)))
     return None if all(span.is_empty for span in spans) else Field(tuple(spans), shared.unknown)

@@ -183,8 +183,9 @@ def regular(span: Span) -> Span:
     if span.axis is None or span.ends.shape[span.axis + 1] < 2:
         return span
     steps = span.ends[NOMINAL].diff(dim=span.axis + 1)
-    step = float(steps[1].flatten()[0])
-    is_even = bool((steps[1] == step).all() and (steps[0] == -step).all()) and math.isfinite(step)
+    firsts, lasts = (part[~part.isnan()] for part in steps)  # two neighbours that see nothing are no distance apart
+    step = float(lasts[0]) if len(lasts) else math.nan
+    is_even = math.isfinite(step) and bool((lasts == step).all() and (firsts == -step).all())
     return replace(span, stride=int(step) if is_even else None)
 
 
