@@ -57,8 +57,8 @@ class EffectiveField:
     def __str__(self) -> str:
         sides = by((round(self.size),) * self.weights.ndim)
         return (
-            f"Effectively it sees about {sides}: {self.num_pixels:,} pixels count for more than {SHARE:.1%} of what the "
-            f"most important one does, over {self.source}."
+            f"Effectively it sees about {sides}: {self.num_pixels:,} pixels count for more than {SHARE:.1%} of what "
+            f"the most important one does, over {self.source}."
         )
 
 
