@@ -202,28 +202,21 @@ class _Totals:
 
     def add(self, output: Tensor) -> None:
         """Take a batch `(B, C, ...)`."""
-        values = output.to(torch.promote_types(output.dtype, torch.float32)).flatten(2)
-        over = (0, 2) if values.ndim > 2 else (0,)
-        self.count += values.numel() // values.shape[1]
-        found = {
-            "sum": self._by_row(values, lambda rows: rows.sum(-1)).double(),
-            "squares": self._by_row(values, lambda rows: torch.linalg.vector_norm(rows, dim=-1).double().square()),
-        }
+        values = output.to(torch.promote_types(output.dtype, torch.float32)).reshape(*output.shape[:2], -1)
+        self.count += len(values) * values.shape[2]
+        norms: Tensor = torch.linalg.vector_norm(values, dim=2)
+        self._add("sum", values.sum(2).double().sum(0))
+        self._add("squares", norms.double().square().sum(0))
         if self.bounds is not None:
             low, high = self.bounds
             margin = SATURATION * (high - low)
-            found["saturated"] = ((values <= low + margin) | (values >= high - margin)).sum(over).double()
-        for name, value in found.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        for name, extreme, better in (
-            ("minimum", values.amin(over), torch.minimum),
-            ("maximum", values.amax(over), torch.maximum),
-        ):
-            self.sums[name] = better(self.sums[name], extreme) if name in self.sums else extreme
+            self._add("saturated", ((values <= low + margin) | (values >= high - margin)).sum((0, 2)).double())
+        low_now, high_now = values.amin((0, 2)), values.amax((0, 2))
+        self.sums["minimum"] = torch.minimum(self.sums.get("minimum", low_now), low_now)
+        self.sums["maximum"] = torch.maximum(self.sums.get("maximum", high_now), high_now)
 
-    def _by_row(self, values: Tensor, reduce):  # type: ignore[no-untyped-def]
-        """Return `reduce` of each channel of each image, summed over the images in float64."""
-        return reduce(values if values.ndim > 2 else values[..., None]).double().sum(0)
+    def _add(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def channels(self) -> tuple[Channel, ...]:
         """Return what came out for each channel."""

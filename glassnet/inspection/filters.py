@@ -41,22 +41,22 @@ class Filters:
     @property
     def norms(self) -> Tensor:
         """Length of each filter as a vector, `(out_channels,)`."""
-        return self.weights.flatten(1).norm(dim=1)
+        return _lengths(self.weights)
 
     @property
     def change(self) -> Tensor | None:
         """How far each filter moved since the start, as a share of its first length, `(out_channels,)`."""
         if self.initial is None:
             return None
-        moved = (self.weights - self.initial).flatten(1).norm(dim=1)
-        return moved / self.initial.flatten(1).norm(dim=1)
+        return _lengths(self.weights - self.initial) / _lengths(self.initial)
 
     @property
     def turn(self) -> Tensor | None:
         """Cosine between each filter and its first form, `(out_channels,)`: 1 where only its length changed."""
         if self.initial is None:
             return None
-        return nn.functional.cosine_similarity(self.weights.flatten(1), self.initial.flatten(1), dim=1)
+        cosine: Tensor = nn.functional.cosine_similarity(self.weights.flatten(1), self.initial.flatten(1), dim=1)
+        return cosine
 
     @property
     def histogram(self) -> Histogram:
@@ -126,6 +126,11 @@ def filters(
     return Filters(layer, _kernels(module), type(module).__name__, _initial(initial, layer, module))
 
 
+def _lengths(kernels: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(kernels.flatten(1), dim=1)
+    return lengths
+
+
 def _kernels(module: nn.Module, weight: Tensor | None = None) -> Tensor:
     """Return a convolution's weights, or others of its form, as kernels `(out, in, ...)`: a float32 copy on the CPU."""
     if isinstance(module, TableConv2d):
@@ -134,9 +139,10 @@ def _kernels(module: nn.Module, weight: Tensor | None = None) -> Tensor:
         found = getattr(module, "weight") if weight is None else weight  # noqa: B009 (parametrised: computed)
     found = found.detach().float().cpu().clone()
     if isinstance(module, TRANSPOSED):  # (in, out / groups, ...), the inputs group by group
-        by_group = found.unflatten(0, (module.groups, -1))
+        by_group: Tensor = found.unflatten(0, (module.groups, -1))
         return by_group.transpose(1, 2).flatten(0, 1)
-    return found
+    kernels: Tensor = found
+    return kernels
 
 
 def _dense(module: TableConv2d, weight: Tensor) -> Tensor:
@@ -156,7 +162,7 @@ def _initial(initial: nn.Module | Mapping[str, Tensor] | None, layer: str, modul
     if kernels is None or kernels.shape != _kernels(module).shape:
         got = "none" if kernels is None else tuple(kernels.shape)
         raise UsageError(
-            f"Expected the initial model to have a convolution '{layer}' of {tuple(_kernels(module).shape)}; got {got}. "
-            "Give the model as it was before training, or its state_dict."
+            f"Expected the initial model to have a convolution '{layer}' of {tuple(_kernels(module).shape)}; got "
+            f"{got}. Give the model as it was before training, or its state_dict."
         )
     return kernels
