@@ -75,7 +75,7 @@ class Ablation:
             text += f"; of {len(self.rows)} channels the one that matters most, {worst.channel}, costs "
             text += f"{100 * worst.drop:.2f} points"
             text += f" (most in class '{worst.worst_class}')" if worst.worst_class else ""
-            text += f", and {free} change{'s' if free == 1 else ''} no answer"
+            text += f", and without {free} of them no answer changes" if free else ""
         return text + "."
 
 

@@ -46,10 +46,19 @@ class Trained(Protocol):
 Subject = nn.Module | Trained
 """What can be looked at: any module, or a run, which knows how to prepare images."""
 ImageArg = Tensor | np.ndarray | Image.Image | PathArg
-Images = ImageArg | Sequence[ImageArg] | ExampleSet
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Images that a record has fitted and not yet normalised, `(N, *input_shape)`: they are not fitted again."""
+
+    inputs: Tensor
+
+
+Images = ImageArg | Sequence[ImageArg] | ExampleSet | Fitted
 """One image or many. As the model takes them: floating numbers `(C, H, W)` or `(N, C, H, W)`. Where the preprocessing
 is known also `uint8` pixels of any size, Pillow images and files."""
-Examples = ExampleSet | Tensor | Iterable[Any]
+Examples = ExampleSet | Fitted | Tensor | Iterable[Any]
 """Many images with their labels: a split of a data set; inputs `(N, ...)` as the model takes them; or batches of
 `(inputs, labels)`, such as a `DataLoader` gives."""
 
@@ -96,24 +105,27 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
-def gather(images: Images, model: nn.Module, record: InputRecord | None) -> Tensor | ExampleSet:
-    """Return images as one tensor `(N, ...)`, prepared as far as pixels; a set of examples as it is.
+def gather(images: Images, model: nn.Module, record: InputRecord | None) -> Tensor | ExampleSet | Fitted:
+    """Return images as one tensor `(N, ...)`, pixels fitted to the model's input size; a set of examples as it is.
 
     Raises `UsageError` for what needs a record and has none, and for images of different shapes.
     """
-    if isinstance(images, ExampleSet):
+    if isinstance(images, ExampleSet | Fitted):
         return images
     if isinstance(images, Tensor | np.ndarray):
         tensor = torch.as_tensor(images)
         num_axes = _input_axes(model, record)
         is_batch = tensor.ndim == num_axes + 1 if num_axes is not None else tensor.ndim in (2, 4, 5)
-        return tensor if is_batch else tensor[None]
+        tensor = tensor if is_batch else tensor[None]
+        is_pixels = tensor.dtype == torch.uint8 and isinstance(record, Preprocessing)
+        return Fitted(record.fit_inputs(tensor.cpu())) if is_pixels and record is not None else tensor
     parts = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     tensors = [_one(part, record) for part in parts]
     if not tensors or len({(tensor.shape, tensor.dtype) for tensor in tensors}) != 1:
         shapes = ", ".join(sorted({by(tuple(tensor.shape)) for tensor in tensors})) or "none"
         raise UsageError(f"Expected one or more images of one shape and kind; got {shapes}.")
-    return torch.stack(tensors)
+    stacked = torch.stack(tensors)
+    return Fitted(stacked) if stacked.dtype == torch.uint8 and record is not None else stacked
 
 
 INPUT_AXES = {
@@ -148,39 +160,63 @@ def _one(image: ImageArg, record: InputRecord | None) -> Tensor:
     return fitted
 
 
-def stream(
-    examples: Tensor | Examples, model: nn.Module, record: InputRecord | None, batch_size: int | None = None
-) -> Stream:
+def stream(examples: Examples, model: nn.Module, record: InputRecord | None, batch_size: int | None = None) -> Stream:
     """Return examples in batches on the model's device, each read once and prepared as `record` says.
 
     Raises `UsageError` for pixels without a record, and for what is no examples.
     """
     device = device_of(model)
     if isinstance(examples, ExampleSet) and record is not None:
-        fitted = to_device(examples, record, device)
-        size = batch_size or _batch_size(record.input_shape)
-        positions = fitted.positions if fitted.positions is not None else torch.arange(len(fitted))
-        pairs = zip(fitted.batches(size), batch_bounds(len(fitted), size), strict=True)
-        found = (
-            Batch(inputs=record.normalise(inputs), given=inputs, labels=labels, positions=positions[start:stop])
-            for (inputs, labels), (start, stop) in pairs
-        )
-        return Stream(found, record.class_names, fitted.set_aside)
-    names: tuple[str, ...] = ()
+        return _of_examples(examples, record, device, batch_size)
+    if isinstance(examples, Fitted) and record is not None:
+        pixels, size = examples.inputs, batch_size or _batch_size(record.input_shape)
+        fitted = (_normalised(pixels[a:b], None, a, record, device) for a, b in batch_bounds(len(pixels), size))
+        return Stream(fitted, record.class_names)
+    names = record.class_names if record is not None else getattr(examples, "class_names", ())
+    return Stream(_prepared(_parts(examples, batch_size), device, record, model), tuple(names))
+
+
+def _of_examples(examples: ExampleSet, record: InputRecord, device: torch.device, batch_size: int | None) -> Stream:
+    """Return a split in batches, fitted at once where it has room: see `to_device`."""
+    fitted = to_device(examples, record, device)
+    size = batch_size or _batch_size(record.input_shape)
+    starts = (start for start, _ in batch_bounds(len(fitted), size))
+    found = (
+        _normalised(inputs, labels, start, record, device, fitted.positions)
+        for (inputs, labels), start in zip(fitted.batches(size), starts, strict=True)
+    )
+    return Stream(found, record.class_names, fitted.set_aside)
+
+
+def _normalised(
+    given: Tensor,
+    labels: Tensor | None,
+    start: int,
+    record: InputRecord,
+    device: torch.device,
+    positions: Tensor | None = None,
+) -> Batch:
+    """Return fitted inputs `(B, ...)` as a batch; `positions` are those of all examples, where some were set aside."""
+    places = torch.arange(start, start + len(given))
+    return Batch(
+        inputs=record.normalise(given.to(device)),
+        given=given,
+        labels=labels,
+        positions=places if positions is None else positions[places],
+    )
+
+
+def _parts(examples: Examples, batch_size: int | None) -> Iterable[tuple[Tensor, Tensor | None]]:
+    """Return inputs and labels as they were given, in batches."""
     if isinstance(examples, ExampleSet):
-        names = examples.class_names
         if not isinstance(examples.inputs, Tensor):
             raise _unprepared("image files")
-        parts = _cut(examples.inputs, examples.labels, batch_size)
-    elif isinstance(examples, Tensor):
-        parts = _cut(examples, None, batch_size)
-    elif isinstance(examples, Iterable):
-        parts = (_pair(part) for part in examples)
-    else:
-        raise UsageError(
-            f"Expected a split of a data set, such as data.test, or images; got {type(examples).__name__}."
-        )
-    return Stream(_prepared(parts, device, record, model), record.class_names if record is not None else names)
+        return _cut(examples.inputs, examples.labels, batch_size)
+    if isinstance(examples, Tensor | Fitted):
+        return _cut(examples if isinstance(examples, Tensor) else examples.inputs, None, batch_size)
+    if isinstance(examples, Iterable):
+        return (_pair(part) for part in examples)
+    raise UsageError(f"Expected a split of a data set, such as data.test, or images; got {type(examples).__name__}.")
 
 
 def _cut(inputs: Tensor, labels: Tensor | None, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -44,14 +44,13 @@ class EffectiveField:
         return float(self.num_pixels ** (1 / self.weights.ndim))
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything as plain values for JSON."""
+        """Return everything but the weights as plain values for JSON."""
         return {
             "unit": str(self.unit),
             "size": self.size,
             "num_pixels": self.num_pixels,
             "num_images": self.num_images,
             "source": self.source,
-            "weights": self.weights.tolist(),
         }
 
     def __str__(self) -> str:

@@ -81,10 +81,9 @@ class FeatureMaps:
         return tuple(channel.index for channel in self.channels if channel.is_saturated and not channel.is_dead)
 
     def limit(self, channel: int) -> float:
-        """Return the value that is drawn at full strength: of this channel, or the largest of all where shared."""
-        chosen = self.channels if self.scale == "shared" else (self.channels[channel],)
-        finite = [abs(v) for c in chosen for v in (c.minimum, c.maximum) if math.isfinite(v)]
-        return max(finite, default=0.0)
+        """Return the size drawn at full strength: the largest in the kept maps, or in those of this channel."""
+        chosen = self.maps if self.scale == "shared" else self.maps[:, channel]
+        return float(torch.nan_to_num(chosen, posinf=0.0, neginf=0.0).abs().max())
 
     def to_dict(self) -> dict[str, object]:
         """Return everything but the maps' numbers as plain values for JSON."""

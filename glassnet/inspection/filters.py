@@ -69,13 +69,12 @@ class Filters:
         return Histogram(counts=tuple(int(count) for count in counts.tolist()), edges=tuple(edges.tolist()))
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything as plain values for JSON."""
+        """Return everything but the weights as plain values for JSON."""
         change, turn = self.change, self.turn
         return {
             "layer": self.layer,
             "kind": self.kind,
             "shape": tuple(self.weights.shape),
-            "weights": self.weights.tolist(),
             "norms": self.norms.tolist(),
             "histogram": {"counts": self.histogram.counts, "edges": self.histogram.edges},
             "change": None if change is None else change.tolist(),

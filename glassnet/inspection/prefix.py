@@ -3,8 +3,8 @@
 The first pass writes down what each function returned up to the end of the layer. In later passes the model's own code
 runs as ever, and those functions hand out what they returned then. Of the tensors, only those are kept that something
 behind the layer still refers to (a shortcut, say); the others are replaced by ones of their shape and without memory.
-Whether a model bears this is found out, not assumed: the first repetition must give the first pass' output, bit for
-bit; where it does not, every pass is computed whole.
+Whether a model bears this is found out, not assumed: every repetition must call the same functions in the same order,
+and the first must give the first pass' output, bit for bit; where it does not, passes are computed whole.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ class Suffix:
         self._inputs: Tensor | None = None
         self._output: Tensor | None = None
         self._results: list[Any] = []
-        self._stop = 0
 
     def start(self, inputs: Tensor) -> Tensor:
         """Run the model on a batch as it is, and return its output; `run` then repeats from the layer on."""
-        self._inputs, self._output, self._results, self._stop = inputs, None, [], 0
+        self._inputs, self._output, self._results = inputs, None, []
         if not self.is_replayed:
             return self._whole(self._looked_at)
         mode = _Recording()
@@ -49,7 +48,7 @@ class Suffix:
         def after(module: nn.Module, args: object, output: object) -> None:
             if self._output is None and isinstance(output, Tensor):
                 self._output = self._looked_at(output).clone()
-                self._stop, mode.is_on = len(mode.results), False
+                mode.is_on = False
                 self._results = _needed(mode.results)
 
         with _hooked(self.layer, after), mode:
@@ -62,7 +61,7 @@ class Suffix:
         """Return the model's output for the batch with the layer's output replaced by `change` of it."""
         if not self.is_replayed:
             return self._whole(change)
-        mode = _Replaying(self._results[: self._stop])
+        mode = _Replaying(self._results)
 
         def after(module: nn.Module, args: object, output: object) -> Tensor:
             if mode.is_first:
@@ -72,8 +71,12 @@ class Suffix:
             assert isinstance(output, Tensor)
             return change(output)
 
-        with _hooked(self.layer, after), mode:
-            answer: Tensor = self.model(self._inputs)
+        try:
+            with _hooked(self.layer, after), mode:
+                answer: Tensor = self.model(self._inputs)
+        except _DivergedError:
+            self.is_replayed = False
+            return self._whole(change)
         return answer
 
     def _looked_at(self, output: Tensor) -> Tensor:
@@ -91,13 +94,18 @@ class Suffix:
     def _check(self, answer: Tensor) -> None:
         self._is_checked = True
         try:
-            self.is_replayed = self._output is not None and torch.equal(self.run(lambda output: output.clone()), answer)
+            again = self.run(lambda output: output.clone()) if self._output is not None else None
         except Exception:  # a model that looks into the placeholders; it is computed whole then
-            self.is_replayed = False
+            again = None
+        self.is_replayed = self.is_replayed and again is not None and torch.equal(again, answer)
+
+
+class _DivergedError(RuntimeError):
+    """The model called another function than in its first pass."""
 
 
 class _Recording(TorchFunctionMode):
-    """Writes down what each outermost function returns."""
+    """Writes down each outermost function and what it returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +117,7 @@ class _Recording(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if self.is_on:
-            self.results.append(result)
+            self.results.append((func, result))
         return result
 
 
@@ -126,9 +134,10 @@ class _Replaying(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self.is_first:
-            found = next(self.results, self)
-            if found is not self:
-                return tree_map(lambda value: value.clone() if _is_kept(value) else value, found)
+            recorded, found = next(self.results, (None, None))
+            if recorded is not func:
+                raise _DivergedError
+            return tree_map(lambda value: value.clone() if _is_kept(value) else value, found)
         return func(*args, **(kwargs or {}))
 
 
