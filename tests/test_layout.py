@@ -37,6 +37,7 @@ RANKS = {
     "widgets": 7,
     "studio": 7,
     "cli": 8,
+    "inspect_commands": 8,
     "__main__": 9,
 }
 """Rank of each file or folder directly in the package. `__init__` stands outside: it re-exports, nobody imports it."""
