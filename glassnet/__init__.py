@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from glassnet.inspection.filters import filters as filters
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
+    from glassnet.inspection.tracing import Trace as Trace
+    from glassnet.inspection.tracing import trace as trace
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
     from glassnet.models.fully_convolutional import fully_convolutional as fully_convolutional
@@ -68,6 +70,8 @@ _EXPORTS = {
     "filters": "glassnet.inspection.filters",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
+    "Trace": "glassnet.inspection.tracing",
+    "trace": "glassnet.inspection.tracing",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
     "fully_convolutional": "glassnet.models.fully_convolutional",

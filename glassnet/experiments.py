@@ -18,10 +18,13 @@ from glassnet._device import describe_device, resolve_device, resolve_precision
 from glassnet._errors import UsageError, WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
-from glassnet.data.augmentation import parse_augmentation
-from glassnet.data.examples import Dataset
+from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
+from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.image_files import ImageFiles
+from glassnet.data.images import SetAside
+from glassnet.data.label_files import printable
 from glassnet.data.loader import DeviceExamples, to_device
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.preprocessing import Preprocessing, cropped_share
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
@@ -29,7 +32,7 @@ from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
-from glassnet.recipes import recipe, with_fitting_batch
+from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
@@ -56,6 +59,8 @@ from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
 
+MOST_SET_ASIDE = 20
+"""How many of the files that were not used a run names; it counts them all."""
 NUM_LOOKED_AT = 5000
 """Training inputs that initial weights are computed from, where they are."""
 
@@ -100,6 +105,7 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = with_usual_augmentation(config, data)
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
     config = config.resolved()
@@ -108,11 +114,14 @@ def train(
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
+    config = replace(config, augment=resolve_augmentation(config.augment, data.name, preprocessing))
     objective = _check_model(model, spec, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
-    model = model.to(device)
-    config = with_batch_size(replace(config, loss=objective.loss.name), len(data.train), model, preprocessing)
+    model, num_train = model.to(device), _num_usable(data.train, preprocessing)
+    if isinstance(config.batch_size, int):  # which fitted before files were set aside
+        config = replace(config, batch_size=min(config.batch_size, max(1, num_train // config.accumulate)))
+    config = with_batch_size(replace(config, loss=objective.loss.name), num_train, model, preprocessing)
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
     with joined(device) as processes:
@@ -128,7 +137,7 @@ def train(
             objective=objective,
             loss=loss,
             precision=precision,
-            record=_record(model, spec, data, config, device, precision),
+            record=_record(model, spec, data, preprocessing, config, device, precision),
             processes=processes,
         )
         writer = create_run(out, default_name) if processes.is_first else None
@@ -141,6 +150,13 @@ def train(
         _initialise_from_data(experiment)
         path = processes.shared(writer.path if writer else None)
         return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
+
+
+def _num_usable(examples: ExampleSet, preprocessing: InputRecord) -> int:
+    """Return how many of `examples` reach the network: all but the files that cannot be decoded any more."""
+    if not isinstance(examples.inputs, ImageFiles) or not isinstance(preprocessing, Preprocessing):
+        return len(examples)
+    return len(preprocessing.fit_readable(examples.inputs)[0])
 
 
 def _initialise_from_data(experiment: _Experiment) -> None:
@@ -289,7 +305,9 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
             "bound": bound.to_dict(),
         }
         observer.noted(str(bound))
-        run = _finish(writer, experiment)
+        failures = (*examples.set_aside, *validation.set_aside)
+        del examples, validation  # their memory is needed for the test split
+        run = _finish(writer, experiment, failures)
     experiment.processes.wait()
     return (
         run
@@ -418,6 +436,7 @@ def _record(
     model: nn.Module,
     spec: ModelSpec | None,
     data: Dataset,
+    preprocessing: InputRecord,
     config: TrainConfig,
     device: torch.device,
     precision: str,
@@ -443,10 +462,24 @@ def _record(
             "num_train": len(data.train),
             "num_validation": len(data.validation),
             "num_test": len(data.test),
+            **_losses(data, preprocessing),
         },
         "model": model_section(model, spec),
         "training": config.to_dict(),
     }
+
+
+def _losses(data: Dataset, preprocessing: InputRecord) -> dict[str, object]:
+    """What of the data does not reach the network: pixels that a crop throws away, files that were set aside."""
+    share = 0.0
+    if isinstance(preprocessing, Preprocessing) and preprocessing.fit == "crop":
+        share = cropped_share(data.image_sizes(), preprocessing.content_size)
+    return {"cropped_share": share, **_set_aside_entries(data.set_aside)}
+
+
+def _set_aside_entries(set_aside: Sequence[SetAside]) -> dict[str, object]:
+    first = [printable(f"{failure.source}: {failure.reason}") for failure in set_aside[:MOST_SET_ASIDE]]
+    return {"num_set_aside": len(set_aside), "set_aside": first}
 
 
 def _versions(device: torch.device) -> dict[str, str]:
@@ -459,21 +492,26 @@ def _versions(device: torch.device) -> dict[str, str]:
     }
 
 
-def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
-    """Judge the best weights on the test split, store the figures, write the report."""
+def _finish(writer: RunWriter, experiment: _Experiment, failures: Sequence[SetAside]) -> Run:
+    """Judge the best weights on the test split, store the figures, write the report.
+
+    `failures` are the files of the other splits that could not be decoded.
+    """
     model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     objective, record = experiment.objective, experiment.record
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
-    if len(data.test):
-        examples = to_device(data.test, preprocessing, device, experiment.config.memory_budget_bytes)
+    examples = to_device(data.test, preprocessing, device, experiment.config.memory_budget_bytes)
+    if len(examples):
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
+    set_aside = _set_aside_entries((*data.set_aside, *failures, *examples.set_aside))
+    record = {**record, "data": {**record["data"], **set_aside}}
     writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
-    write_report(run, data.test, evaluation, outputs)
+    write_report(run, data.test, examples, evaluation, outputs)
     return run
 
 

@@ -33,7 +33,8 @@ from glassnet.data.decoding import open_reduced
 from glassnet.data.examples import Dataset
 from glassnet.data.image_files import ImageFiles, content_digest
 from glassnet.data.images import UnreadableImageError, exif_orientation, open_image, pillow_warnings
-from glassnet.data.label_files import SPLITS, counted, listed, printable, shown
+from glassnet.data.label_files import counted, listed, printable, shown
+from glassnet.data.splits import SPLITS
 
 LARGEST_FILE_BYTES = 2**30
 SMALL_FILE_BYTES = 2**20

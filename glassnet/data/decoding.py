@@ -72,7 +72,7 @@ def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
             if isinstance(source, Content):
                 return Image.open(io.BytesIO(source.read()))
             if not isinstance(source, Image.Image):
-                return _opened_jpeg(source)
+                return _opened_jpeg(source) if os.path.isfile(source) else None
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig
             if not is_unread or source.fp is None:  # type: ignore[attr-defined]
                 return None

@@ -128,6 +128,8 @@ def _stream(source: PathArg | Content) -> IO[bytes]:
     else:
         if os.path.isdir(source):
             raise UnreadableImageError("expected an image file, got a folder")
+        if os.path.exists(source) and not os.path.isfile(source):  # to open a pipe is to wait for whoever writes it
+            raise UnreadableImageError("expected an image file, got neither a file nor a folder")
         num_bytes = os.stat(source).st_size
     if not num_bytes:
         raise UnreadableImageError("expected an image, got an empty file (0 bytes)")

@@ -2,5 +2,6 @@
 
 from glassnet.inspection.filters import Filters, filters
 from glassnet.inspection.summary import LayerRow, Summary, summary
+from glassnet.inspection.tracing import Step, Trace, Value, trace
 
-__all__ = ["Filters", "LayerRow", "Summary", "filters", "summary"]
+__all__ = ["Filters", "LayerRow", "Step", "Summary", "Trace", "Value", "filters", "summary", "trace"]

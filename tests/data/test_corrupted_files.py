@@ -16,10 +16,10 @@ from PIL import Image
 
 from glassnet.data.examples import Dataset
 from glassnet.data.images import SetAside
-from glassnet.data.label_files import SPLITS
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
 from glassnet.data.sources import load_data
+from glassnet.data.splits import SPLITS
 
 NUM_FILES = 2000
 CLASSES = ("ant", "bee", "cat", "dog")
