@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +46,9 @@ from glassnet.runs import (
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import Observer, fit, with_batch_size
+from glassnet.training.fit import INTERRUPTED, Observer, fit, with_batch_size
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.observer import GuardedObserver
 from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
 from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
 from glassnet.training.state import TrainingState
@@ -184,7 +186,10 @@ def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: P
     for note in (begun.note, _changed_versions(begun.record, device)):
         if note:
             observer.noted(note)
-    return _run(experiment, RunWriter(begun.path, is_new=False, is_usable=True), observer, begun.state)
+    writer = RunWriter(begun.path, is_new=False, is_usable=True)
+    if processes.is_first:
+        writer.remove_leftovers()
+    return _run(experiment, writer, observer, begun.state)
 
 
 def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
@@ -214,29 +219,39 @@ class _Experiment:
 
 def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
-    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
-        result = fit(
-            model,
-            to_device(data.train, preprocessing, device),
-            to_device(data.validation, preprocessing, device),
-            preprocessing,
-            experiment.config,
-            precision=experiment.precision,
-            objective=experiment.objective,
-            observer=observer,
-            on_epoch=writer.save_epoch,
-            on_state=writer.save_state,
-            resume=state,
-            processes=experiment.processes,
-        )
+        return _trained(experiment, writer, observer, state)
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
+    except WorkError as error:
+        if not experiment.processes.is_first or not writer.is_usable:
+            raise
+        raise WorkError(f"{error} {_how_to_go_on(writer)}") from None
     finally:
         if experiment.processes.is_first and not writer.is_usable:
             writer.discard()
+
+
+def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    result = fit(
+        model,
+        to_device(data.train, preprocessing, device),
+        to_device(data.validation, preprocessing, device),
+        preprocessing,
+        experiment.config,
+        precision=experiment.precision,
+        objective=experiment.objective,
+        observer=observer,
+        on_epoch=writer.save_epoch,
+        on_state=writer.save_state,
+        resume=state,
+        processes=experiment.processes,
+    )
     if experiment.processes.is_first:
+        if result.stop_reason == INTERRUPTED:
+            GuardedObserver(observer, device).noted(_how_to_go_on(writer))
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
@@ -255,6 +270,10 @@ def _kept(writer: RunWriter) -> str:
     if writer.has_weights:
         return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
     return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
+
+
+def _how_to_go_on(writer: RunWriter) -> str:
+    return f"`glassnet train --resume {shlex.quote(str(writer.path))}` goes on from the last state that was saved."
 
 
 def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
