@@ -12,6 +12,7 @@ report.html          the report
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import inspect
 import itertools
@@ -319,6 +320,7 @@ def create_run(out: PathArg | None, default_name: str) -> RunWriter:
     for number in itertools.count(1):
         suffix = "" if number == 1 else f"-{number}"
         candidate = wanted.with_name(wanted.name + suffix)
+        absent: list[Path] = []
         try:
             absent = [folder for folder in (candidate, *candidate.parents) if not folder.exists()]
             is_new = bool(absent)
@@ -333,6 +335,9 @@ def create_run(out: PathArg | None, default_name: str) -> RunWriter:
                 raise _unwritable(shown, f"{candidate.parent} is a file") from None
             continue
         except (OSError, ValueError) as error:
+            for folder in absent:
+                with contextlib.suppress(OSError):  # not made, or not empty
+                    folder.rmdir()
             raise _unwritable(shown, getattr(error, "strerror", None) or str(error)) from None
         is_plain = shown.name == wanted.name  # keep the path as it was given, unless it was `.` or the like
         return RunWriter(shown.with_name(candidate.name) if is_plain else candidate, is_new)

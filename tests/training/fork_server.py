@@ -1,7 +1,7 @@
 """A process that has imported everything and forks a child for each job, so that a child starts in no time.
 
-Run as a script. It reads a job a line from its input, as JSON, and answers with a line: the process number of the child,
-or how a child ended. It computes nothing itself: autograd does not survive a fork.
+Run as a script. It reads a job a line from its input, as JSON, and answers with a line: the process number of the
+child, or how a child ended. It computes nothing itself: autograd does not survive a fork.
 """
 
 from __future__ import annotations
