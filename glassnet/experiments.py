@@ -50,7 +50,14 @@ from glassnet.training.fit import INTERRUPTED, Observer, fit, with_batch_size
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.observer import GuardedObserver
 from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
-from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
+from glassnet.training.processes import (
+    Processes,
+    joined,
+    launch_name,
+    local_device,
+    loss_of_others_named,
+    was_restarted,
+)
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
@@ -220,7 +227,8 @@ class _Experiment:
 def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
     try:
-        return _trained(experiment, writer, observer, state)
+        with loss_of_others_named():
+            return _trained(experiment, writer, observer, state)
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
     except WorkError as error:

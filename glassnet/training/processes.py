@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,22 +129,24 @@ def joined(device: torch.device) -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:
         raise WorkError(f"Could not join the other processes: {error}. Start them with torchrun.") from None
     try:
-        with _loss_of_others_named():
+        with loss_of_others_named():
             yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def _loss_of_others_named() -> Iterator[None]:
+def loss_of_others_named() -> Iterator[None]:
+    """Turn the error of an exchange with another process, which has ended, into a `WorkError` that says so."""
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        is_exchange = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if isinstance(error, WorkError) or not is_exchange:
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = re.sub(r"^\[[^\]]*\]\s*", "", str(error)).strip().splitlines()[0].partition(". ")[0]
         raise WorkError(
-            f"Another process of this training ended, or cannot be reached: {reason}. What it says itself tells why."
+            f"Another process of this training ended, or cannot be reached ({reason}); its own last words tell why."
         ) from None
 
 

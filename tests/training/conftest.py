@@ -38,13 +38,17 @@ class Forks:
         return self.wait(self.start(job, arguments))
 
     def run_together(self, job: str, arguments: Mapping[str, object], count: int) -> list[int]:
-        """Start several children that share a training, as torchrun would; return their exit codes."""
+        """Start several children that share a training, and wait for them; return their exit codes."""
+        return [self.wait(child) for child in self.start_together(job, arguments, count)]
+
+    def start_together(self, job: str, arguments: Mapping[str, object], count: int) -> list[int]:
+        """Start several children that share a training, as torchrun would; return their process numbers."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
         shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-        return [self.wait(child) for child in [self.start(job, arguments, rank) for rank in ranks]]
+        return [self.start(job, arguments, rank) for rank in ranks]
 
     def said(self) -> str:
         """Return what children have written on their output and error streams."""
