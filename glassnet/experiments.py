@@ -56,7 +56,7 @@ from glassnet.training.processes import (
     launch_name,
     local_device,
     loss_of_others_named,
-    was_restarted,
+    num_restarts,
 )
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
@@ -116,7 +116,7 @@ def train(
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
     with joined(device) as processes:
-        if was_restarted():
+        if num_restarts():
             begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
             if begun is not None:
                 return _resume(open_begun(begun, model), data, loss, processes, progress)

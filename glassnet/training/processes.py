@@ -123,9 +123,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         yield Processes()
         return
     try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=TIMEOUT_S)
-        )
+        _make_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         raise WorkError(f"Could not join the other processes: {error}. Start them with torchrun.") from None
     try:
@@ -133,6 +131,17 @@ def joined(device: torch.device) -> Iterator[Processes]:
             yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _make_group(backend: str) -> None:
+    from torch.distributed.distributed_c10d import PrefixStore  # not where torch is built without processes
+    from torch.distributed.rendezvous import rendezvous
+
+    timeout = datetime.timedelta(seconds=TIMEOUT_S)
+    store, rank, count = next(rendezvous("env://", timeout=timeout))
+    # torchrun's store may outlive a restart, and what the dead have left in it must not be read.
+    store = PrefixStore(f"attempt {num_restarts()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
 
 
 @contextmanager
@@ -150,9 +159,9 @@ def loss_of_others_named() -> Iterator[None]:
         ) from None
 
 
-def was_restarted() -> bool:
-    """Return whether torchrun started the processes of this training again, after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def num_restarts() -> int:
+    """Return how often torchrun has started the processes of this training again, after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch_name() -> str | None:

@@ -43,10 +43,7 @@ class Forks:
 
     def start_together(self, job: str, arguments: Mapping[str, object], count: int) -> list[int]:
         """Start several children that share a training, as torchrun would; return their process numbers."""
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
-        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
         return [self.start(job, arguments, rank) for rank in ranks]
 
@@ -60,6 +57,13 @@ class Forks:
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
+
+
+def free_port() -> str:
+    """Return a port that nobody listens to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

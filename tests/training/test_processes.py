@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from glassnet.training.checkpoint import load_training_state
 from glassnet.training.processes import Processes
 from glassnet.training.state import TrainingState
 
-from .conftest import Forks
+from .conftest import Forks, free_port
 
 PLAIN = {"channels": [4]}
 CONFIG = {"epochs": 2, "batch_size": 32, "optimizer": "sgd", "learning_rate": 0.1, "precision": "fp32"}
@@ -130,3 +132,33 @@ def test_a_request_to_one_of_two_processes_ends_both(forks: Forks, tmp_path: Pat
     os.kill(children[1], signal.SIGTERM)
     assert [forks.wait(child) for child in children] == [0, 0], forks.said()
     assert yaml.safe_load((path / "config.yaml").read_text())["result"]["stop_reason"] == "interrupted"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="torchrun's children are told by /proc, which is Linux's"
+)
+def test_torchrun_starts_a_dead_process_again_and_the_run_goes_on(tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "said.txt"
+    words = ["--nproc-per-node", "2", "--max-restarts", "1", "--monitor-interval", "0.1", "--master-port", free_port()]
+    words += ["-m", "glassnet", "train", "digits", "--model", "softmax", "--out", str(path), "--epochs", "25"]
+    package = Path(glassnet.__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    with log.open("w") as said:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *words], env=environment, stdout=said, stderr=said
+        )
+    try:
+        while not (path / "metrics.csv").exists():
+            assert launcher.poll() is None, log.read_text()
+            time.sleep(0.01)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        assert launcher.wait(timeout=100) == 0, log.read_text()
+    finally:
+        launcher.terminate()
+        launcher.wait()
+    assert log.read_text().count("Training on 1,295 examples") == 2
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+    history = glassnet.open_run(path).history
+    assert [row.epoch for row in history] == list(range(1, 26))
+    assert yaml.safe_load((path / "config.yaml").read_text())["result"]["stop_reason"] == "all epochs done"
