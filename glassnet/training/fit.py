@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,6 +120,7 @@ def fit(
     if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
         name = "patience" if config.patience is not None else "schedule='plateau'"
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
+    assert isinstance(config.batch_size, int)
     objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
     with (
         _laid_out(model, train) as channels_last,
@@ -134,7 +136,7 @@ def fit(
             precision=precision,
             scaler=GradScaler(train.device.type) if precision == "fp16" else None,
             max_gradient_norm=config.max_gradient_norm,
-            num_parts=config.accumulate,
+            part_size=math.ceil(config.batch_size / processes.count),
             processes=processes,
             channels_last=channels_last,
         )

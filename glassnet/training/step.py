@@ -76,8 +76,8 @@ class StepRule:
     scaler: GradScaler | None = None
     """Scales the loss of fp16, whose small gradients would vanish (Micikevicius et al. 2018, section 3.2)."""
     max_gradient_norm: float | None = None
-    num_parts: int = 1
-    """Parts that a batch goes through the model in, one after another."""
+    part_size: int | None = None
+    """Examples of a batch that go through the model at once; None for all of this process's."""
     processes: Processes = ALONE
     channels_last: bool = False
     """Whether images are laid out with their channels innermost, as convolutions are fastest."""
@@ -95,7 +95,7 @@ def training_step(rule: StepRule, inputs: Tensor, labels: Tensor, totals: Totals
     inputs, labels = inputs[rows], labels[rows]
     rule.optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros_like(totals.sums)
-    parts = batch_bounds(len(labels), math.ceil(len(labels) / rule.num_parts))
+    parts = batch_bounds(len(labels), rule.part_size or len(labels))
     for number, (start, stop) in enumerate(parts, start=1):
         share = weight * (stop - start) / len(labels)
         # Gradients are exchanged once, with the last part.
