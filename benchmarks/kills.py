@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def start(path: Path) -> int:
             model = gn.build_model("cnn2d", input_shape=(1, 8, 8), channels=(8, 16), batch_norm=True, dropout=0.3)
             train(model, DIGITS, CONFIG, out=path, progress=False)
         code = 0
-    except gn.WorkError as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except gn.UsageError as error:
+        code = 0 if "is complete" in str(error) else 2  # killed after it had come to its end
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
