@@ -121,6 +121,90 @@ def train(
     typer.echo(f"Next           glassnet predict {run.path} IMAGE...")
 
 
+@app.command(name="lr-range")
+def lr_range(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+    ] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help="A network: see `glassnet models`. Default: lenet5 for images, mlp for numbers.")
+    ] = None,
+    low: Annotated[float, typer.Option(help="Learning rate of the first step.")] = 1e-5,
+    high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the batches.")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
+    out: Annotated[Path, typer.Option(help="Page to write; one that is there is replaced.")] = Path("lr-range.html"),
+    target: TargetOption = None,
+    strict: StrictFlag = False,
+    root: RootOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="As for `glassnet train`; repeatable."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find a learning rate: raise it step by step in one short run, and see where the loss falls."""
+    from glassnet._device import resolve_device
+    from glassnet.data.sources import load_data
+    from glassnet.models import build_model
+    from glassnet.recipes import recipe, with_fitting_batch
+    from glassnet.training.learning_rate_range import learning_rate_range
+    from glassnet.views.learning_rate_range import curve_lines, render_range, suggestion_sentence
+
+    options, fields = _split_settings(settings or [])
+    flags = {"seed": seed, "batch_size": batch_size, "optimizer": optimizer, "device": device}
+    config = _configured(recipe(data, model or "lenet5"), flags, fields)
+    resolve_device(config.device)  # before a download, not after it
+    _check_page(out)
+    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
+    if batch_size is None and "batch_size" not in fields:
+        config = with_fitting_batch(config, len(examples.train))
+    model = model or ("lenet5" if examples.train.is_image else "mlp")
+    network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
+    result = learning_rate_range(network, examples, config, low=low, high=high, num_steps=steps)
+    _write_page(out, render_range(result, model, examples.name))
+    if as_json:
+        _print_json({"data": examples.name, "model": model, **result.to_dict(), "page": str(out)})
+        return
+    typer.echo("\n".join(curve_lines(result)))
+    typer.echo(suggestion_sentence(result))
+    typer.echo(f"Page           {out}  (open it in any browser: {out.resolve().as_uri()})")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders, finished or in training.")],
+    sort: Annotated[
+        str, typer.Option(help="given, name, loss, accuracy, test, time or speed; the best first.")
+    ] = "given",
+    out: Annotated[Path | None, typer.Option(help="Also write a page with the curves, such as compare.html.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set runs side by side: what differs, what came of it, and whether they can be compared at all."""
+    from glassnet.comparison import compare as compare_runs
+    from glassnet.views.comparison import comparison_view, render_comparison
+
+    if out is not None:
+        _check_page(out)
+    comparison = compare_runs(runs, sort=sort)
+    if out is not None:
+        _write_page(out, render_comparison(comparison))
+    if as_json:
+        _print_json({**comparison.to_dict(), "page": None if out is None else str(out)})
+    else:
+        _print(comparison_view(comparison))
+        if out is not None:
+            typer.echo(f"Page           {out}  (open it in any browser: {out.resolve().as_uri()})")
+    for failure in comparison.set_aside:
+        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    if comparison.set_aside:
+        raise typer.Exit(1)
+
+
 @app.command()
 def data(
     source: Annotated[
@@ -426,6 +510,19 @@ def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) ->
         sheet.save(out)
     except (OSError, ValueError) as error:
         raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
+
+
+def _check_page(out: Path) -> None:
+    """Refuse a place where no page can be written, before the work and not after it."""
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UsageError(f"--out names a page to write, such as page.html; got {out}: {reason}.")
+
+
+def _write_page(out: Path, text: str) -> None:
+    from glassnet.training.checkpoint import write_text
+
+    write_text(out, text)
 
 
 def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:

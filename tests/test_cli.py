@@ -54,7 +54,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stderr.strip() == "set()"
-    for verb in ("train", "evaluate", "predict", "report", "summary", "models", "datasets"):
+    for verb in ("train", "lr-range", "compare", "evaluate", "predict", "report", "summary", "models", "datasets"):
         assert verb in found.stdout
 
 
@@ -347,3 +347,53 @@ def test_a_loss_that_the_networks_outputs_do_not_fit_is_refused_before_any_work(
     assert code == 2
     assert "Loss 'negative-log-likelihood' does not fit what the model gives: Log-probabilities must be" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_lr_range_draws_the_curve_says_what_to_try_and_writes_the_page(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("lr-range", "digits", "--model", "softmax", "--optimizer", "adam", "--steps", "40", "--seed", "3")
+    page = tmp_path / "page.html"
+    code, out, _ = glassnet(*words, "--out", page)
+    assert code == 0
+    (sentence,) = (line for line in out.splitlines() if line.startswith("Try --lr"))
+    assert out.count("<- ") == 2
+    assert sentence in page.read_text()
+    code, text, _ = glassnet(
+        *words, "--out", page, "--json", "--high", "1", "--batch-size", "50", "--set", "max_shift=1"
+    )
+    result = json.loads(text)
+    assert code == 0
+    assert (result["optimizer"], result["batch_size"], result["page"]) == ("adam", 50, str(page))
+    assert result["learning_rates"][-1] <= 1
+    again = json.loads(glassnet(*words, "--out", page, "--json")[1])
+    assert f"Try --lr {again['suggestion']:.2g}:" in sentence
+
+
+def test_lr_range_refuses_a_page_that_cannot_be_written_before_the_work(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for out in (tmp_path, tmp_path / "nowhere" / "page.html"):
+        code, _, error = glassnet("lr-range", "no-such-data", "--out", out)
+        assert code == 2
+        assert "--out names a page to write" in error
+    code, _, error = glassnet("lr-range", "digits", "--low", "1", "--high", "0.1", "--out", tmp_path / "page.html")
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "low must be above 0 and below high" in error
+
+
+def test_compare_sets_runs_side_by_side(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for name in ("mlp", "softmax"):
+        words = ("--epochs", "1", "--quiet", "--out", tmp_path / name)
+        assert glassnet("train", "digits", "--model", name, *words)[0] == 0
+    page = tmp_path / "compare.html"
+    runs = (tmp_path / "softmax", tmp_path / "mlp")
+    code, out, _ = glassnet("compare", *runs, "--sort", "name", "--out", page)
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [["A", "mlp", "mlp"], ["B", "softmax", "softmax"]]
+    assert "has the lowest hold-out loss of 2 runs" in out
+    assert "Comparison of runs" in page.read_text()
+    code, out, error = glassnet("compare", *runs, tmp_path / "nothing", "--json")
+    result = json.loads(out)
+    assert code == 1, "one of the paths is no run"
+    assert result["differences"] == {"model.name": ["softmax", "mlp"]}
+    assert "nothing: expected a run folder; there is nothing" in error
+    code, _, error = glassnet("compare", runs[0])
+    assert code == 2
+    assert "at least two runs" in error

@@ -27,6 +27,7 @@ RANKS = {
     "training": 4,
     "recipes": 5,
     "runs": 5,
+    "comparison": 5,
     "tuning": 6,
     "export": 6,
     "serving": 6,
