@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from glassnet.data.sources import load_data as load_data
     from glassnet.evaluation.metrics import Evaluation as Evaluation
     from glassnet.evaluation.prediction import Prediction as Prediction
+    from glassnet.evaluation.value_prediction import ValuePrediction as ValuePrediction
     from glassnet.experiments import train as train
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
     from glassnet.inspection.filters import filters as filters
@@ -65,6 +66,7 @@ _EXPORTS = {
     "load_data": "glassnet.data.sources",
     "Evaluation": "glassnet.evaluation.metrics",
     "Prediction": "glassnet.evaluation.prediction",
+    "ValuePrediction": "glassnet.evaluation.value_prediction",
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "filters": "glassnet.inspection.filters",

@@ -9,7 +9,8 @@ import torch
 
 from glassnet._errors import UsageError, unknown_name
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BACKENDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -44,23 +45,30 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return `fp32` or `bf16`; `auto` takes bf16 on a GPU that multiplies it natively, and fp32 elsewhere.
+    """Return `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the hardware multiplies it natively, and fp32 elsewhere.
 
-    On a CPU, bf16 gains only with large batches and costs with small ones, where converting outweighs multiplying:
-    it is for the caller to choose. Raises `UsageError` for an unknown name.
+    Natively are GPUs of compute capability 8.0 or above, and CPUs with AVX-512 BF16 or AMX; without, a CPU is slower
+    in bf16 by orders of magnitude. Raises `UsageError` for an unknown name.
     """
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS)
     if name != "auto":
         return name
-    is_native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if is_native else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether the hardware has instructions for products in bf16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name for them
+    return device.type == "cpu" and any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context that runs matrix work in bf16 where `precision` says so, and nothing otherwise."""
-    if precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
+    """Return the context that runs matrix work in bf16 or fp16 where `precision` says so, and nothing otherwise."""
+    if precision in AUTOCAST:
+        return torch.autocast(device.type, AUTOCAST[precision])
     return nullcontext()
 
 

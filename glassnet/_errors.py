@@ -41,6 +41,8 @@ def nearest_names(word: str, names: Iterable[str], count: int = 3) -> list[str]:
 def unknown_name(kind: str, word: str, names: Iterable[str], more: str = "") -> UsageError:
     """Return the error for a `word` that is no `kind`, with the nearest names, or all where none is near."""
     names = sorted(names)
+    if not names:
+        return UsageError(" ".join(part for part in (f"Unknown {kind} '{word}'. There are none.", more) if part))
     nearest = nearest_names(word, names)
     if nearest:
         remedy = "Did you mean " + " or ".join(f"'{name}'" for name in nearest) + "?"

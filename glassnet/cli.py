@@ -17,7 +17,10 @@ from glassnet._errors import GlassnetError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from glassnet._user_code import Address
     from glassnet.data.examples import Dataset
+    from glassnet.data.records import InputRecord
+    from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
 
 app = typer.Typer(
@@ -32,26 +35,54 @@ app = typer.Typer(
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-TargetOption = Annotated[str | None, typer.Option(help="Column of a table to predict; default: the last.")]
+TargetOption = Annotated[
+    str | None, typer.Option(help="Column to predict: of a CSV (default: the last) or of an hf: data set.")
+]
+TaskOption = Annotated[
+    str | None, typer.Option(help="classification or regression, for labels in a file. Default: by the labels.")
+]
+TrustFlag = Annotated[
+    bool, typer.Option("--trust", help="Execute the source of a network of the user's own that the run holds.")
+]
 StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
 
 
+SAID_BY_FLAGS = {
+    "model.seed": "--seed",
+    "model.name": "--model",
+    "data.seed": "--seed",
+    "data.target": "--target",
+    "data.task": "--task",
+    "data.root": "--root",
+    "data.strict": "--strict",
+}
+"""What `--set` leaves to a flag of its own."""
+
+
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = "digits",
     model: Annotated[
-        str | None, typer.Option(help="A network: see `glassnet models`. Default: lenet5 for images, mlp for numbers.")
+        str | None,
+        typer.Option(
+            help="A network: see `glassnet models`, or your own: file.py:Class, or file.py:function that returns one. "
+            "Default: lenet5 for images, mlp for numbers."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="A loss by name, such as rmse, or your own: file.py:function of outputs, labels.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the training.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
@@ -60,6 +91,7 @@ def train(
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
     ] = None,
     target: TargetOption = None,
+    task: TaskOption = None,
     strict: StrictFlag = False,
     root: RootOption = None,
     settings: Annotated[
@@ -67,7 +99,7 @@ def train(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Any field of TrainConfig, or model.OPTION of the network; repeatable.",
+            help="Any field of TrainConfig, model.OPTION of the network, or data.OPTION of the data; repeatable.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -75,6 +107,7 @@ def train(
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
     from glassnet._device import resolve_device
+    from glassnet._user_code import is_address, parse_address
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
     from glassnet.data.standard import STANDARD_SETS
@@ -82,6 +115,7 @@ def train(
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
     from glassnet.recipes import recipe, with_fitting_batch
+    from glassnet.training.own_loss import load_loss
 
     flags = {
         "epochs": epochs,
@@ -90,23 +124,31 @@ def train(
         "optimizer": optimizer,
         "device": device,
         "precision": precision,
+        "loss": loss,
     }
-    options, fields = _split_settings(settings or [])
+    options, data_options, fields = _split_settings(settings or [])
+    address = parse_address(model, "Net") if model and is_address(model) else None
+    loss = fields.get("loss", loss)
+    own_loss = load_loss(loss) if loss and is_address(loss) else None
     config = _configured(recipe(data, model or "lenet5"), {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
+    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if not quiet and examples.source not in STANDARD_SETS:
         overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
         typer.echo("\n".join(overview.lines()), err=True)
     if batch_size is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
     model = model or ("lenet5" if examples.train.is_image else "mlp")
-    network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
+    fitting = _fitting_options(model, examples, size)
+    if address is None:
+        network = build_model(model, seed=config.seed, **{**fitting, **options})
+    else:
+        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
     if weights is not None:
         loaded = load_weights(network, weights, keep_head=True)
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
-    run = train_run(network, examples, config, out=out, progress=not quiet)
+    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet)
     result = run.record["result"]
     if as_json:
         _print_json({"run": str(run.path), "report": str(run.report_path), **result})
@@ -118,7 +160,8 @@ def train(
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
-    typer.echo(f"Next           glassnet predict {run.path} IMAGE...")
+    next_input = _kind_of_input(run.preprocessing) + (" --trust" if address else "")
+    typer.echo(f"Next           glassnet predict {run.path} {next_input}")
 
 
 @app.command(name="lr-range")
@@ -208,7 +251,8 @@ def compare(
 @app.command()
 def data(
     source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str | None,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = None,
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept for training.")
@@ -223,8 +267,13 @@ def data(
         str | None, typer.Option(help="Such as 'RandomCrop(padding=4),RandomHorizontalFlip'. Default: by data set.")
     ] = None,
     target: TargetOption = None,
+    task: TaskOption = None,
     strict: StrictFlag = False,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.OPTION=VALUE", help="Such as data.test_share=0.3, or a toy's data.noise."),
+    ] = None,
     root: RootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -243,7 +292,10 @@ def data(
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
 
-    dataset = load_data(source, root, seed=seed, target=target, strict=strict)
+    network_options, options, fields = _split_settings(settings or [])
+    if network_options or fields:
+        raise UsageError(f"--set takes data.OPTION=VALUE here; got '{(settings or [''])[0]}'. Leave it out.")
+    dataset = load_data(source, root, seed=seed, target=target, task=task, strict=strict, **options)
     overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
@@ -261,23 +313,30 @@ def data(
 @app.command()
 def evaluate(
     run: RunArg,
-    data: Annotated[str | None, typer.Option(help="Another data set; its classes are matched by name.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other data, read and encoded as the run's; classes are matched by name.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     root: RootOption = None,
     device: DeviceOption = "auto",
+    trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge a trained network on a split: accuracy, top-5, loss, per class, confusion matrix."""
     from glassnet._errors import unknown_name
-    from glassnet.data.sources import load_data
     from glassnet.runs import open_run
     from glassnet.views.tables import evaluation_view
 
     if split not in ("train", "validation", "test"):
         raise unknown_name("split", split, ("train", "validation", "test"))
-    opened = open_run(run, device=device)
-    examples = opened.load_data(root) if data is None else load_data(data, root)
+    opened = open_run(run, device=device, trust=trust)
+    examples = opened.load_data(root) if data is None else opened.load_other(data, root)
+    for note in examples.notes if data is not None else ():
+        typer.echo(f"Note: {note}", err=True)
+    for failure in examples.set_aside if data is not None else ():
+        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     evaluation = opened.evaluate(getattr(examples, split))
+    _say_unknown_loss(opened)
     if as_json:
         _print_json({"run": str(run), "data": examples.name, "split": split, **evaluation.to_dict()})
     else:
@@ -287,24 +346,32 @@ def evaluate(
 @app.command()
 def predict(
     run: RunArg,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="How many classes to show for each image.")] = 3,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Images or folders of them; a table (.csv) or arrays (.npz)."),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes to show for each input.")] = 3,
     device: DeviceOption = "auto",
+    trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Name what is on images. A file that cannot be read is named, and the others are answered."""
+    """Say what a network makes of images, rows of a table or arrays. What cannot be read is named and set aside."""
     from dataclasses import asdict
 
     from glassnet.runs import open_run
     from glassnet.views.tables import predictions_view
 
-    opened = open_run(run, device=device)
-    predictions = opened.predict(_expand_folders(images), top_k=top)
+    opened = open_run(run, device=device, trust=trust)
+    predictions = opened.predict(_expand_folders(inputs), top_k=top)
     if as_json:
         rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))
-        _print_json({"run": str(run), "predictions": rows, "set_aside": set_aside})
+        found = {"run": str(run), "predictions": rows, "set_aside": set_aside}
+        target = getattr(predictions, "target", "")
+        _print_json({**found, "notes": predictions.notes, **({"target": target} if target else {})})
     elif len(predictions):
         _print(predictions_view(predictions))
+    for note in predictions.notes:
+        typer.echo(f"Note: {note}", err=True)
     for failure in predictions.set_aside:
         typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     if predictions.set_aside:
@@ -315,34 +382,47 @@ def predict(
 
 
 @app.command()
-def report(run: RunArg, root: RootOption = None, device: DeviceOption = "auto") -> None:
+def report(run: RunArg, root: RootOption = None, device: DeviceOption = "auto", trust: TrustFlag = False) -> None:
     """Write a run's report.html again, from what the folder holds and the data it was trained on."""
     from glassnet.report import rewrite_report
     from glassnet.runs import open_run
 
-    path = rewrite_report(open_run(run, device=device), root)
+    opened = open_run(run, device=device, trust=trust)
+    path = rewrite_report(opened, root)
+    _say_unknown_loss(opened)
     typer.echo(f"Report         {path}  (open it in any browser: {path.resolve().as_uri()})")
 
 
 @app.command()
 def summary(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A network's name, or a run folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RUN", help="A network's name, your own as file.py:Class, or a run folder.")
+    ],
     input_size: Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Such as 1x32x32.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes; default: the published one.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="model.OPTION=VALUE", help="An option of the network; repeatable."),
+    ] = None,
+    trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Print a network's layers: output shape, parameters, multiplications, total."""
+    from glassnet._user_code import is_address
     from glassnet.inspection.summary import summary as summarise
     from glassnet.models import list_models
     from glassnet.runs import open_run
 
-    if model not in list_models() and (Path(model).exists() or "/" in model):
-        if input_size or classes:
-            raise UsageError("A run's network is as it was trained; leave out --input and --classes.")
-        opened = open_run(model, device="cpu")
+    options, foreign, fields = _split_settings(settings or [])
+    if foreign or fields:
+        raise UsageError(f"--set takes model.OPTION=VALUE here; got '{(settings or [''])[0]}'.")
+    if not is_address(model) and model not in list_models() and (Path(model).exists() or "/" in model):
+        if input_size or classes or options:
+            raise UsageError("A run's network is as it was trained; leave out --input, --classes and --set.")
+        opened = open_run(model, device="cpu", trust=trust)
         network, shape = opened.model, opened.preprocessing.input_shape
     else:
-        network, shape = _built(model, input_size, classes)
+        network, shape = _built(model, input_size, classes, options)
     result = summarise(network, shape)
     if as_json:
         _print_json({"model": model, **result.to_dict()})
@@ -430,6 +510,14 @@ def models(as_json: JsonFlag = False) -> None:
         {"name": name, "input_shape": entry.input_shape, "takes_any_size": entry.any_size, "source": entry.source}
         for name, entry in ARCHITECTURES.items()
     ]
+    rows.append(
+        {
+            "name": "file.py:Class",
+            "input_shape": (),
+            "takes_any_size": True,
+            "source": "a network of your own, in a file",
+        }
+    )
     if as_json:
         _print_json(rows)
         return
@@ -525,28 +613,40 @@ def _write_page(out: Path, text: str) -> None:
     write_text(out, text)
 
 
-def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the `model.OPTION=VALUE` pairs of `--set`, their values read as YAML, and the others as text."""
+def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the `model.` and the `data.OPTION=VALUE` pairs of `--set`, values read as YAML; the others as text."""
     import yaml
 
-    options: dict[str, Any] = {}
+    options: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     fields: dict[str, str] = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
-        if name in ("model.seed", "model.name"):
-            raise UsageError(f"--set {name} is said by --{'seed' if name == 'model.seed' else 'model'}; leave it out.")
-        if name.startswith("model."):
-            try:
-                options[name.removeprefix("model.")] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise UsageError(
-                    f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'."
-                ) from None
-        else:
+        if name in SAID_BY_FLAGS:
+            raise UsageError(f"--set {name} is said by {SAID_BY_FLAGS[name]}; leave it out.")
+        if name in ("data.source", "data.record", "data.download"):
+            raise UsageError(f"--set {name} is no option of data; `glassnet data --help` names some. Leave it out.")
+        part, dot, option = name.partition(".")
+        if not dot or part not in options:
             fields[name] = text
-    return options, fields
+            continue
+        try:
+            value = yaml.safe_load(text)
+            is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value.lower())
+            options[part][option] = float(value) if is_number else value  # YAML reads 1e-3 as a word
+        except yaml.YAMLError:
+            raise UsageError(f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'.") from None
+    return options["model"], options["data"], fields
+
+
+def _kind_of_input(record: InputRecord) -> str:
+    """Return what a user would give to `glassnet predict`, in words."""
+    from glassnet.data.standardisation import Standardisation
+
+    if not isinstance(record, Standardisation):
+        return "IMAGE..."
+    return "new.npz" if record.encoding is None else "new.csv"
 
 
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
@@ -576,7 +676,41 @@ def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, o
     return {"num_classes": data.train.num_outputs, "input_shape": shape}
 
 
-def _built(model: str, input_size: str | None, classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
+def _users_network(
+    address: Address,
+    fitting: dict[str, object],
+    options: dict[str, Any],
+    seed: int,
+    input_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """Build a network of the user's own, and say on the error stream with what, and which files are its source."""
+    from glassnet.models.user_model import build_user_model, fitting_options, user_spec_of
+
+    told: dict[str, Any] = fitting
+    offered = fitting_options(told.get("num_classes"), told.get("input_shape"))
+    network = build_user_model(address, seed=seed, fitting=offered, options=options, input_size=input_size)
+    spec = user_spec_of(network)
+    assert spec is not None, "build_user_model leaves it"
+    given = ", ".join(f"{name}={value!r}" for name, value in spec.options.items())
+    beside = [name.partition("/")[2] for name in spec.sources if "/" in name]
+    files = ", ".join((str(address.path), *beside))
+    typer.echo(f"Network        {address.name}({given}); its source, which a run keeps: {files}", err=True)
+    return network
+
+
+def _say_unknown_loss(run: Run) -> None:
+    if not run.objective.is_loss_known:
+        typer.echo(
+            f"The loss is left out: '{run.config.loss}' is the user's own and is not stored in a run. In Python: "
+            "gn.open_run(path, loss=function).",
+            err=True,
+        )
+
+
+def _built(
+    model: str, input_size: str | None, classes: int | None, own: dict[str, Any]
+) -> tuple[nn.Module, tuple[int, ...]]:
+    from glassnet._user_code import is_address, parse_address
     from glassnet.models import build_model, spec_of
 
     options: dict[str, Any] = {}
@@ -587,7 +721,12 @@ def _built(model: str, input_size: str | None, classes: int | None) -> tuple[nn.
         options["input_shape"] = tuple(int(part) for part in parts)
     if classes is not None:
         options["num_classes"] = classes
-    network = build_model(model, **options)
+    if is_address(model):
+        address = parse_address(model, "Net")
+        if input_size is None:
+            raise UsageError(f"The input of {model} must be known: give --input CxHxW, such as --input 3x32x32.")
+        return _users_network(address, options, own, 0), options["input_shape"]
+    network = build_model(model, **{**options, **own})
     spec = spec_of(network)
     assert spec is not None
     return network, spec.input_shape
@@ -666,4 +805,11 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         typer.echo(f"Error: {error}. Free space or choose another place, then try again.", err=True)
+        sys.exit(1)
+    except Exception as error:
+        from glassnet._user_code import in_line, words_of
+
+        if not (line := in_line(error)):  # not from a file of the user's: it is glassnet's own
+            raise
+        typer.echo(f"Error: The network's code failed: {words_of(error)}{line}. Correct it there.", err=True)
         sys.exit(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet._device import describe_device, resolve_device, resolve_precision
-from glassnet._errors import UsageError
+from glassnet._errors import UsageError, WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.augmentation import parse_augmentation
@@ -26,22 +27,29 @@ from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import ModelSpec
+from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
 from glassnet.report import write_report
 from glassnet.runs import (
     WEIGHTS,
+    Begun,
     Run,
     RunWriter,
     create_run,
+    find_launched,
     judge,
     model_section,
+    open_begun,
     open_run,
-    source_of,
+    sources_of,
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import FitResult, Observer, check_batch_size, fit
+from glassnet.training.fit import Observer, fit, with_batch_size
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
+from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
+from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.progress import make_observer
 
@@ -51,6 +59,7 @@ def train(
     data: Dataset,
     config: TrainConfig | None = None,
     *,
+    loss: LossFunction | None = None,
     out: PathArg | None = None,
     progress: bool = True,
 ) -> Run:
@@ -61,11 +70,20 @@ def train(
     `runs/<data>-<model>`; a taken name gets `-2`. `progress` shows a live bar on the error stream, or
     a line an epoch where that is no terminal.
 
+    `loss` is a loss of your own in place of the config's, `loss(outputs, labels)`: outputs `(B, num_outputs)` float32,
+    read as logits by everything else, and labels `int64 (B,)` (values for a regression) give the mean loss as a
+    scalar; from a model of one output, `(B,)` and labels 0 and 1 as float32. The run records its name; `open_run`
+    takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
+
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
-    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned.
+    same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
+    `gn.resume` goes on with it, as with one that was killed.
+
+    Started by torchrun, each process calls `train` with the same arguments; they share each batch, the first writes,
+    and a run whose processes were started again is resumed.
 
     Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
-    where the folder cannot be written or the loss is lost. A folder in which no epoch was saved is removed.
+    where the folder cannot be written or the loss is lost. A folder in which nothing was learnt is removed.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
@@ -76,61 +94,177 @@ def train(
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
-    config = config.resolved()
-    check_batch_size(config.batch_size, len(data.train))
-    device = resolve_device(config.device)
+        config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
+    check_own_loss(loss, config)
+    config = with_batch_size(config.resolved(), len(data.train))
+    device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
-    preprocessing = make_record(data.train, _input_size(data, getattr(model, "spec", None)), data.framing)
-    objective = _check_model(model, spec, data, preprocessing, config)
+    preprocessing = make_record(data.train, _input_size(data, model), data.framing)
+    objective = _check_model(model, spec, data, preprocessing, config, loss)
+    if isinstance(loss, nn.Module):
+        loss.to(device)  # its class weights go where the outputs are, as the model does
     config = replace(config, loss=objective.loss.name)
     name = spec.name if spec else type(model).__name__.lower()
-    writer = create_run(out, re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}"))
-    try:
-        record = _record(model, spec, data, config, device, precision)
-        writer.save_start(record, preprocessing, None if spec else source_of(model))
-        result = _fit(model.to(device), data, preprocessing, config, precision, make_observer(progress), writer)
-    except NonFiniteLossError as error:
-        kept = f"The best epoch before it is in {writer.path}." if writer.is_usable else "Nothing was saved."
-        raise NonFiniteLossError(f"{error} {kept}") from None
-    finally:
-        if not writer.is_usable:
-            writer.discard()
-    record["result"] = {
-        "best_epoch": result.best_epoch,
-        "num_epochs": len(result.history),
-        "stop_reason": result.stop_reason,
-    }
-    return _finish(writer, model, data, preprocessing, objective, record)
+    default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
+    with joined(device) as processes:
+        if was_restarted():
+            begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
+            if begun is not None:
+                return _resume(open_begun(begun, model), data, loss, processes, progress)
+        experiment = _Experiment(
+            model=model.to(device),
+            data=data,
+            preprocessing=preprocessing,
+            config=config,
+            objective=objective,
+            loss=loss,
+            precision=precision,
+            record=_record(model, spec, data, config, device, precision),
+            processes=processes,
+        )
+        writer = create_run(out, default_name) if processes.is_first else None
+        if writer is not None:
+            try:
+                writer.save_start(experiment.record, preprocessing, {} if spec else sources_of(model))
+            except WorkError:
+                writer.discard()
+                raise
+        path = processes.shared(writer.path if writer else None)
+        return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
 
 
-def _fit(
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    config: TrainConfig,
-    precision: str,
-    observer: Observer,
-    writer: RunWriter,
-) -> FitResult:
+def resume(
+    path: PathArg,
+    *,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    loss: LossFunction | None = None,
+    root: PathArg | None = None,
+    trust: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Go on with a run that was killed or interrupted, and return it finished.
+
+    On the same machine, with the same versions, the weights are bit for bit those of a run that was never
+    interrupted. Everything is taken from the run folder; where the model is not glassnet's, it takes `model`, an
+    instance, or `trust=True`, which executes the source in the run, as for `open_run`; `data` and `loss` are needed
+    where they were given in Python. `root` is the folder of the standard data sets.
+
+    Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
+    or where the data has changed.
+    """
+    begun = open_begun(path, model, trust)
+    device = resolve_device(local_device(begun.config.device))
+    with joined(device) as processes:
+        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress)
+
+
+def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: Processes, progress: bool) -> Run:
+    check_own_loss(loss, begun.config)
+    if isinstance(loss, nn.Module):
+        loss.to(resolve_device(local_device(begun.config.device)))
+    device = resolve_device(local_device(begun.config.device))
+    if data.fingerprint() != begun.record["data"]["fingerprint"]:
+        raise WorkError(
+            f"The data is not what the run in {begun.path} was begun with (another fingerprint). Pass the same data, "
+            "or train anew."
+        )
+    experiment = _Experiment(
+        model=begun.model.to(device),
+        data=data,
+        preprocessing=begun.preprocessing,
+        config=begun.config,
+        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config, loss),
+        loss=loss,
+        precision=begun.record["glassnet"]["precision"],
+        record=dict(begun.record),
+        processes=processes,
+    )
+    observer = make_observer(progress and processes.is_first)
+    for note in (begun.note, _changed_versions(begun.record, device)):
+        if note:
+            observer.noted(note)
+    return _run(experiment, RunWriter(begun.path, is_new=False, is_usable=True), observer, begun.state)
+
+
+def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
+    """Say what differs from where the run was begun, so that bit-equal weights cannot be promised."""
+    before, now = record["glassnet"], _versions(device)
+    changes = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    if not changes:
+        return ""
+    return f"Resumed elsewhere ({'; '.join(changes)}): the weights may differ in their last bits."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Experiment:
+    """What one training works with, checked and matched."""
+
+    model: nn.Module
+    data: Dataset
+    preprocessing: InputRecord
+    config: TrainConfig
+    objective: Objective
+    loss: LossFunction | None
+    """The user's own, where there is one."""
+    precision: str
+    record: dict[str, Any]
+    processes: Processes
+
+
+def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+    """Train, from `state` on where there is one; judge the best weights; return the run."""
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return fit(
-        model,
-        to_device(data.train, preprocessing, device),
-        to_device(data.validation, preprocessing, device),
-        preprocessing,
-        config,
-        precision=precision,
-        observer=observer,
-        on_epoch=writer.save_epoch,
+    try:
+        result = fit(
+            model,
+            to_device(data.train, preprocessing, device),
+            to_device(data.validation, preprocessing, device),
+            preprocessing,
+            experiment.config,
+            precision=experiment.precision,
+            objective=experiment.objective,
+            observer=observer,
+            on_epoch=writer.save_epoch,
+            on_state=writer.save_state,
+            resume=state,
+            processes=experiment.processes,
+        )
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
+    finally:
+        if experiment.processes.is_first and not writer.is_usable:
+            writer.discard()
+    if experiment.processes.is_first:
+        experiment.record["result"] = {
+            "best_epoch": result.best_epoch,
+            "num_epochs": len(result.history),
+            "stop_reason": result.stop_reason,
+        }
+        run = _finish(writer, experiment)
+    experiment.processes.wait()
+    return (
+        run
+        if experiment.processes.is_first
+        else open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     )
 
 
-def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
-    """Height and width that the model was built for; None for a model that is not glassnet's, and for numbers.
+def _kept(writer: RunWriter) -> str:
+    if writer.has_weights:
+        return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
+    return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
 
-    `spec` is what `build_model` left on the model: its input size stands also where layers were changed since.
+
+def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that the model was built for; None where that is not known, and for numbers.
+
+    What `build_model` left on the model tells: its input size stands also where layers were changed since.
     """
-    shape = data.train.input_shape
+    shape, spec, users = data.train.input_shape, getattr(model, "spec", None), user_spec_of(model)
+    if users is not None and data.train.is_image:
+        return users.input_size
     if not isinstance(spec, ModelSpec) or not data.train.is_image:
         return None
     if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
@@ -143,9 +277,17 @@ def _input_size(data: Dataset, spec: object) -> tuple[int, int] | None:
 
 
 def _check_model(
-    model: nn.Module, spec: ModelSpec | None, data: Dataset, preprocessing: InputRecord, config: TrainConfig
+    model: nn.Module,
+    spec: ModelSpec | None,
+    data: Dataset,
+    preprocessing: InputRecord,
+    config: TrainConfig,
+    loss: LossFunction | None,
 ) -> Objective:
-    """Match model, data and config, and return what training makes small; raise `UsageError` where they do not fit."""
+    """Match model, data, config and the user's own loss, and return what training makes small.
+
+    Raises `UsageError` where they do not fit.
+    """
     architecture = ARCHITECTURES[spec.name] if spec else None
     if architecture and architecture.is_regression and preprocessing.class_names:
         raise UsageError(
@@ -154,13 +296,16 @@ def _check_model(
         )
     usual = architecture.losses if architecture else {}
     found = num_outputs(model, preprocessing)
-    objective = make_objective(config, preprocessing.class_names, found, usual)
+    objective = make_objective(config, preprocessing.class_names, found, usual, loss)
     if not objective.is_classification and found != data.train.num_outputs:
         raise UsageError(
             f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
             f"Build it with num_classes={data.train.num_outputs}."
         )
-    _try_loss(model, data, preprocessing, objective)
+    if loss is None:
+        _try_loss(model, data, preprocessing, objective)
+    else:
+        _try_own_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
     _check_augmentation(config.augment, preprocessing, objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -179,6 +324,14 @@ def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objec
         objective.value(outputs, data.train.labels[:1].to(outputs.device))
     except UsageError as error:
         raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
+
+
+def _try_own_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
+    """Try the user's loss and its gradient on a few training examples, so that what it lacks is said in time."""
+    tried = to_device(data.train[:NUM_TRIED], preprocessing, torch.device("cpu"))
+    outputs = predict_outputs(model, tried.inputs, preprocessing)
+    if bool(outputs.isfinite().all()):  # else training says where a loss is lost
+        check_value(objective.value, objective.loss.name, outputs, tried.labels.to(outputs.device))
 
 
 def _check_augmentation(text: str, preprocessing: InputRecord, objective: Objective) -> None:
@@ -213,17 +366,17 @@ def _record(
     """Everything to repeat the run, as plain values for `config.yaml`."""
     return {
         "glassnet": {
-            "version": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
+            **_versions(device),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": describe_device(device),
             "precision": precision,
+            "launch": launch_name(),
         },
         "data": {
             "name": data.name,
             "source": data.source,
             "target": data.target,
+            "task": data.task,
+            "options": dict(data.options),
             "root": str(Path(data.root).expanduser().resolve()) if data.root is not None else None,
             "seed": data.seed,
             "validation_share": data.validation_share,
@@ -237,15 +390,20 @@ def _record(
     }
 
 
-def _finish(
-    writer: RunWriter,
-    model: nn.Module,
-    data: Dataset,
-    preprocessing: InputRecord,
-    objective: Objective,
-    record: dict[str, Any],
-) -> Run:
+def _versions(device: torch.device) -> dict[str, str]:
+    """Return what decides, beside the config, to the last bit what a training comes to."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": describe_device(device),
+    }
+
+
+def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
     """Judge the best weights on the test split, store the figures, write the report."""
+    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    objective, record = experiment.objective, experiment.record
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
@@ -254,8 +412,8 @@ def _finish(
         examples = to_device(data.test, preprocessing, device)
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
-    writer.save_record({**record, "result": {**record["result"], **_test_figures(evaluation)}})
-    run = open_run(writer.path, model=model, device=str(device))
+    writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
+    run = open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     write_report(run, data.test, evaluation, outputs)
     return run
 

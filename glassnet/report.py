@@ -14,6 +14,7 @@ from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
 from glassnet.data.image_files import ImageFiles
+from glassnet.data.preprocessing import Preprocessing
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
@@ -109,10 +110,10 @@ def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstErro
 
 def _picture(run: Run, test: ExampleSet, index: int) -> NDArray[np.uint8] | None:
     """Return one image `(C, H, W)` as it is in the data set; a file as the network sees it; None for numbers."""
-    if isinstance(test.inputs, ImageFiles):
-        pixels: NDArray[np.uint8] = run.preprocessing.fit_image(test.inputs.paths[index]).numpy()
+    if isinstance(test.inputs, ImageFiles) and isinstance(run.preprocessing, Preprocessing):
+        pixels: NDArray[np.uint8] = run.preprocessing.fit_inputs(test.inputs)[index].numpy()  # decoded and mapped
         return pixels
-    return test.inputs[index].numpy() if test.is_image else None
+    return test.inputs[index].numpy() if isinstance(test.inputs, Tensor) and test.is_image else None
 
 
 def _first_filters(run: Run) -> FilterContents | None:
@@ -130,5 +131,7 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
     for name in ("mean", "std"):  # of a wide table, a column of figures nobody reads
         if len(preprocessing[name]) > 12:
             preprocessing[name] = f"{len(preprocessing[name])} values, see preprocessing.json"
+    if preprocessing.pop("encoding", None) is not None:
+        preprocessing["encoding"] = "columns, fills and categories: see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
     return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}

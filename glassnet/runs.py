@@ -4,6 +4,7 @@ config.yaml          what was run: versions, seed, data and its fingerprint, mod
 model.safetensors    the weights of the best epoch
 last.ckpt            the full training state after the last epoch
 model.py             the user's source, where the model is not one of glassnet's
+source/              the modules that model.py imports from beside itself, where there are any
 preprocessing.json   class names and what is done to an image
 metrics.csv          a row per epoch
 report.html          the report
@@ -11,13 +12,15 @@ report.html          the report
 
 from __future__ import annotations
 
+import glob
 import inspect
 import itertools
+import math
 import os
 import shutil
 import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +35,33 @@ from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
+from glassnet.data.standardisation import Standardisation
+from glassnet.data.tars import PIPE
+from glassnet.evaluation.inputs import InputArg, gather_inputs
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
-from glassnet.evaluation.prediction import ImageArg, Predictions, num_outputs, predict_images, predict_outputs
+from glassnet.evaluation.prediction import Predictions, num_outputs, predict_classes, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
+from glassnet.evaluation.value_prediction import ValuePredictions, predict_values
 from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
-from glassnet.training.checkpoint import load_weights, save_training_state, save_weights, write_text
+from glassnet.models.user_model import FOLDER, rebuild_user_model, user_spec_of
+from glassnet.nn.losses import is_own_loss
+from glassnet.training.checkpoint import (
+    load_training_state,
+    load_weights,
+    previous_state,
+    save_training_state,
+    save_weights,
+    write_bytes,
+    write_text,
+)
 from glassnet.training.config import TrainConfig
 from glassnet.training.fit import EpochEnd
 from glassnet.training.history import History
 from glassnet.training.objective import Objective, make_objective
+from glassnet.training.own_loss import LossFunction
+from glassnet.training.processes import launch_name
+from glassnet.training.state import TrainingState
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -52,6 +72,7 @@ SECTIONS = {
     "training": set[str](),
 }
 """What `config.yaml` holds at least, by section."""
+OTHERS = (SOURCE, PREPROCESSING, METRICS, REPORT)
 REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
 
 
@@ -114,22 +135,44 @@ class Run:
             )
         return judge(self.objective, *self.outputs(examples), self.class_names)
 
-    def predict(self, images: ImageArg | Sequence[ImageArg], *, top_k: int = 5) -> Predictions:
-        """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`.
+    def predict(self, images: InputArg | Sequence[InputArg], *, top_k: int = 5) -> Predictions | ValuePredictions:
+        """Classify image files, Pillow images or `uint8` arrays `(H, W)`, `(C, H, W)`, `(N, C, H, W)`; one or many.
 
-        What cannot be read is in `.set_aside` with the reason; the others are answered in order. A network of numbers
-        takes arrays of them. Raises `UsageError` for a regression, which has no classes to name: see `outputs`.
+        A file of arrays (`.npz`, `.npy`, `.pt`) stands for its inputs. A network of numbers takes arrays of them; one
+        that was trained on a table takes tables (`.csv`, `.tsv`, with or without the target) and rows, each a mapping
+        from columns to cells, encoded as at training. What cannot be used is in `.set_aside` with the reason; the
+        others are answered in order: with classes, or for a regression with values.
+
+        Raises `UsageError` for input of another kind, and `WorkError` for a single file that cannot be read.
         """
+        gathered = gather_inputs(images, self.preprocessing)
         if not self.class_names:
-            raise UsageError("This run predicts values, not classes. Use run.outputs(examples) for the values.")
-        return predict_images(
+            encoding = self.preprocessing.encoding if isinstance(self.preprocessing, Standardisation) else None
+            target = encoding.target if encoding is not None else ""
+            return predict_values(self.model, gathered, self.preprocessing, device=self.device, target=target)
+        return predict_classes(
             self.model,
-            images,
+            gathered,
             self.preprocessing,
             device=self.device,
             top_k=top_k,
             to_logits=self.objective.logits,
         )
+
+    def load_other(self, source: PathArg, root: PathArg | None = None) -> Dataset:
+        """Load other data to judge the run by: read and encoded as the run's own; nothing of it is fitted or cut off.
+
+        Where splits are not given, all is in the test split. The run's own source has the splits of its training.
+        Raises as `gn.load_data`, and `UsageError` for a table without a column that the run needs.
+        """
+        own, notes = self.record["data"]["source"], tuple[str, ...]()
+        if own is not None and _is_same(source, own):
+            try:
+                return self.load_data(root)
+            except WorkError:
+                notes = (f"'{source}' has changed since the run was trained on it: what it learned from may be judged",)
+        data = load_data(source, root, record=self.preprocessing)
+        return replace(data, notes=(*notes, *data.notes))
 
     def load_data(self, root: PathArg | None = None) -> Dataset:
         """Load the data the run was trained on, with the same splits, from `root` or from where it lay then.
@@ -137,25 +180,44 @@ class Run:
         Raises `UsageError` where the run was trained on data that only the caller has, and `WorkError` where the
         data found under the same name is not the same.
         """
-        stored = self.record["data"]
-        if stored["source"] is None:
-            raise UsageError(
-                f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
-                "Pass the examples: run.evaluate(data.test)."
-            )
-        data = load_data(
-            stored["source"],
-            root or stored["root"],
-            target=stored["target"],
-            seed=stored["seed"],
-            validation_share=stored["validation_share"],
+        return load_stored(self.record, root)
+
+
+def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Dataset:
+    """Load the data that a run's `record` names, with the same splits; raises as `Run.load_data`."""
+    stored = record["data"]
+    if stored["source"] is None:
+        raise UsageError(
+            f"This run was trained on data given in Python ('{stored['name']}'), which is not stored with it. "
+            "Pass the examples: run.evaluate(data.test)."
         )
-        if data.fingerprint() != stored["fingerprint"]:
-            raise WorkError(
-                f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
-                "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
-            )
-        return data
+    if str(stored["source"]).startswith(PIPE):
+        raise UsageError(
+            f"This run was trained on the output of a command, {stored['source']!r}, and a command that stands in "
+            "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
+            "`glassnet evaluate RUN --data 'pipe:...'`."
+        )
+    data = load_data(
+        stored["source"],
+        root or stored["root"],
+        target=stored["target"],
+        task=stored.get("task"),
+        seed=stored["seed"],
+        validation_share=stored["validation_share"],
+        **stored.get("options") or {},
+    )
+    if data.fingerprint() != stored["fingerprint"]:
+        raise WorkError(
+            f"The data '{stored['name']}' is not what this run was trained on (another fingerprint): its files "
+            "have changed, or the run was trained on a part of it. Pass the examples: run.evaluate(data.test)."
+        )
+    return data
+
+
+def _is_same(source: PathArg, stored: str) -> bool:
+    """Return whether a name or path is that under which a run stored its data."""
+    is_path = Path(stored).is_absolute()
+    return Path(source).expanduser().resolve() == Path(stored) if is_path else str(source) == stored
 
 
 def judge(
@@ -164,6 +226,8 @@ def judge(
     """Return the figures of `outputs` `(N, num_outputs)` for `labels`; raise `UsageError` for an empty set."""
     if not objective.is_classification:
         return evaluate_values(outputs, labels)
+    if not objective.is_loss_known:
+        return evaluate_logits(objective.logits(outputs), labels, class_names, math.nan)
     loss = objective.value(outputs, labels).item() if len(labels) else None
     return evaluate_logits(objective.logits(outputs), labels, class_names, loss)
 
@@ -171,36 +235,62 @@ def judge(
 class RunWriter:
     """A run folder while it is being written."""
 
-    def __init__(self, path: Path, is_new: bool = True) -> None:
+    def __init__(self, path: Path, is_new: bool = True, is_usable: bool = False) -> None:
         self.path = path
         self.is_new = is_new
         """False where the folder was there before, empty: then it is not ours to remove."""
-        self.is_usable = False
-        """True as soon as an epoch is saved; until then the folder is not worth keeping."""
+        self.is_usable = is_usable
+        """True as soon as a step is saved; until then the folder is not worth keeping."""
 
-    def save_start(self, record: Mapping[str, object], preprocessing: InputRecord, source: str | None) -> None:
-        """Write what is known before the first epoch."""
+    @property
+    def state_path(self) -> Path:
+        """Where the full training state lies."""
+        return self.path / STATE
+
+    @property
+    def has_weights(self) -> bool:
+        """True as soon as an epoch is saved."""
+        return (self.path / WEIGHTS).exists()
+
+    def save_start(
+        self, record: Mapping[str, object], preprocessing: InputRecord, sources: Mapping[str, bytes]
+    ) -> None:
+        """Write what is known before the first epoch; `sources` are the user's files by their place in the run."""
         self.save_record(record)
         write_text(self.path / PREPROCESSING, record_to_json(preprocessing))
-        if source is not None:
-            write_text(self.path / SOURCE, source)
+        for name, content in sources.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.path / name, content)
 
     def save_record(self, record: Mapping[str, object]) -> None:
         """Write `config.yaml`."""
         write_text(self.path / CONFIG, yaml.safe_dump(plain(record), sort_keys=False, allow_unicode=True))
 
     def save_epoch(self, end: EpochEnd) -> None:
-        """Write the state after an epoch, and last the weights where they are the best so far."""
-        save_training_state(self.path / STATE, end)
+        """Write what an epoch came to: the history, the weights where they are the best so far, and last the state.
+
+        A run that is killed in between does the epoch again and writes the same.
+        """
         write_text(self.path / METRICS, end.history.to_csv())
         if end.is_best:
             save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
-        self.is_usable = True
+        self.save_state(end.state)
+
+    def finish(self, record: Mapping[str, object]) -> None:
+        """Write `config.yaml` with the result; of the training states only the last is of use then."""
+        self.save_record(record)
+        previous_state(self.state_path).unlink(missing_ok=True)
+
+    def save_state(self, state: TrainingState) -> None:
+        """Write the full training state; the one before it is kept until the next."""
+        save_training_state(self.state_path, state)
+        self.is_usable = self.is_usable or state.step > 0
 
     def discard(self) -> None:
         """Remove what was written where nothing usable came of it."""
-        for name in (CONFIG, WEIGHTS, STATE, SOURCE, PREPROCESSING, METRICS, REPORT):
+        for name in (CONFIG, WEIGHTS, STATE, previous_state(Path(STATE)).name, *OTHERS):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
         if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -239,6 +329,15 @@ def _unwritable(path: Path, reason: str) -> WorkError:
     )
 
 
+def sources_of(model: nn.Module) -> Mapping[str, bytes]:
+    """Return a user's files by their place in a run: all of a model built from a file, else that of its class."""
+    spec = user_spec_of(model)
+    if spec is not None:
+        return spec.sources
+    source = source_of(model)
+    return {} if source is None else {SOURCE: source.encode()}
+
+
 def source_of(model: nn.Module) -> str | None:
     """Return the source file of a model's class, or None where Python does not know it (a notebook cell)."""
     if type(model).__module__.partition(".")[0] == "torch":  # nn.Sequential's file tells nothing of the model
@@ -253,11 +352,20 @@ def source_of(model: nn.Module) -> str | None:
         return None
 
 
-def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "auto") -> Run:
+def open_run(
+    path: PathArg,
+    *,
+    model: nn.Module | None = None,
+    loss: LossFunction | None = None,
+    trust: bool = False,
+    device: str = "auto",
+) -> Run:
     """Open a run folder: rebuild the model, load its weights, config, classes, preprocessing and history.
 
     Nothing in the folder is executed. A run of a model that is not glassnet's needs `model`, an instance of the
-    same class, into which the weights are loaded.
+    same class, into which the weights are loaded; or `trust=True`, which executes the source that is stored in the
+    run, as running any program does. A run trained with a loss of the user's own predicts and counts without it; its
+    loss is nan unless `loss` gives the function.
 
     Raises `UsageError` for a path that is no run folder, and `WorkError` for one with a missing, damaged or foreign
     file; the message names the file.
@@ -275,7 +383,7 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
     if not len(history):
         raise WorkError(f"Expected a row per epoch in {folder / METRICS}; it has none. Train again.")
     if model is None:
-        model = _rebuild(folder, record)
+        model = _rebuild(folder, record, trust)
         spec = spec_of(model)
         if spec is not None and tuple(spec.input_shape) != preprocessing.input_shape:
             raise WorkError(
@@ -290,12 +398,72 @@ def open_run(path: PathArg, *, model: nn.Module | None = None, device: str = "au
         model=model,
         config=config,
         preprocessing=preprocessing,
-        objective=_objective(folder, model, preprocessing, config),
+        objective=_objective(folder, model, preprocessing, config, loss),
         history=history,
         epoch=epoch,
         record=record,
         device=target,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Begun:
+    """A run that is not finished: what it takes to go on with it."""
+
+    path: Path
+    model: nn.Module
+    """With its initial weights; those of the state are loaded by `fit`."""
+    config: TrainConfig
+    preprocessing: InputRecord
+    record: Mapping[str, Any]
+    state: TrainingState
+    note: str
+    """What is to be said of the state; empty where it is the last one."""
+
+    def load_data(self, root: PathArg | None = None) -> Dataset:
+        """Load the data the run was begun with, as `Run.load_data`."""
+        return load_stored(self.record, root)
+
+
+def open_begun(path: PathArg, model: nn.Module | None = None, trust: bool = False) -> Begun:
+    """Open a run folder that training was interrupted in; `model` and `trust` as for `open_run`.
+
+    Raises `UsageError` for a path that is no run folder and for a run that is complete, `WorkError` for one whose
+    files are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or not (folder / CONFIG).is_file():
+        _check_files(folder)
+    record = _read_record(folder / CONFIG)
+    stop_reason = (record.get("result") or {}).get("stop_reason")
+    if stop_reason not in (None, "interrupted"):
+        raise UsageError(
+            f"The run in {folder} is complete ({stop_reason}): there is nothing to resume. To train further from its "
+            f"weights, start a run with --weights {folder / WEIGHTS}."
+        )
+    state, note = load_training_state(folder / STATE)
+    return Begun(
+        path=folder,
+        model=_rebuild(folder, record, trust) if model is None else model,
+        config=TrainConfig.from_dict(record["training"]),
+        preprocessing=_read(folder / PREPROCESSING, record_from_json),
+        record={name: part for name, part in record.items() if name != "result"},
+        state=state,
+        note=note,
+    )
+
+
+def find_launched(out: PathArg | None, default_name: str) -> Path | None:
+    """Return the run folder that this launch of torchrun began before its processes were started again, if any."""
+    wanted = Path(os.path.abspath(Path(out).expanduser() if out is not None else Path("runs") / default_name))
+    for config in sorted(wanted.parent.glob(f"{glob.escape(wanted.name)}*/{CONFIG}")):
+        try:
+            record = _read_record(config)
+        except WorkError:
+            continue
+        if record["glassnet"].get("launch") == launch_name() and (config.parent / STATE).exists():
+            return config.parent
+    return None
 
 
 def _check_files(folder: Path) -> None:
@@ -309,10 +477,10 @@ def _check_files(folder: Path) -> None:
     if len(missing) == len(REQUIRED):
         raise UsageError(f"{folder} is not a run folder: it has none of {', '.join(REQUIRED)}.")
     if missing:
-        raise WorkError(
-            f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. "
-            "Copy the whole folder, or train again."
-        )
+        remedy = "Copy the whole folder, or train again."
+        if (folder / STATE).is_file() and not (folder / REPORT).exists():
+            remedy = f"If it was interrupted, `glassnet train --resume {folder}` goes on with it."
+        raise WorkError(f"The run folder {folder} is incomplete: {', '.join(missing)} is missing. {remedy}")
 
 
 def _runs_in(folder: Path) -> list[str]:
@@ -352,23 +520,41 @@ def _read_record(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def _rebuild(folder: Path, record: Mapping[str, Any]) -> nn.Module:
+def _rebuild(folder: Path, record: Mapping[str, Any], trust: bool) -> nn.Module:
     stored = record["model"]
     if stored.get("name") is None:
-        where = f"its source is in {folder / SOURCE}" if (folder / SOURCE).exists() else "its source was not known"
-        raise UsageError(
-            f"This run holds a model of the class {stored.get('class')}, which is not glassnet's; {where}. "
-            "Pass an instance to load the weights into: gn.open_run(path, model=YourModel())."
-        )
+        return _rebuild_users(folder, stored, trust)
     try:
         return build_model(stored["name"], **stored["options"])
     except (UsageError, TypeError, KeyError) as error:
         raise WorkError(f"{folder / CONFIG}: section model: {error}") from None
 
 
-def _objective(folder: Path, model: nn.Module, preprocessing: InputRecord, config: TrainConfig) -> Objective:
+def _rebuild_users(folder: Path, stored: Mapping[str, Any], trust: bool) -> nn.Module:
+    """Build a user's network from the sources in the run where that is wanted; else say what opening it takes."""
+    if trust and "sources" in stored:
+        return rebuild_user_model(folder, stored)
+    where = f"its source is in {folder / SOURCE}" if (folder / SOURCE).exists() else "its source was not known"
+    what = f"This run holds a model of the class {stored.get('class')}, which is not glassnet's; {where}."
+    instance = "an instance to load the weights into: gn.open_run(path, model=YourModel())."
+    if "sources" in stored:
+        raise UsageError(
+            f"{what} Nothing in a run is executed unasked. If you trust that file, add --trust on the command line, "
+            f"or gn.open_run(path, trust=True). Or pass {instance}"
+        )
+    unknown = " What it was built with is not stored, so that trust does not help." if trust else ""
+    raise UsageError(f"{what}{unknown} Pass {instance}")
+
+
+def _objective(
+    folder: Path, model: nn.Module, preprocessing: InputRecord, config: TrainConfig, loss: LossFunction | None
+) -> Objective:
+    if loss is not None and not is_own_loss(config.loss):
+        raise UsageError(f"This run was trained with glassnet's loss '{config.loss}'. Leave loss= out.")
+    if loss is not None and not callable(loss):
+        raise UsageError(f"loss must be a function of outputs and labels; got {loss!r}.")
     try:
-        return make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing))
+        return make_objective(config, preprocessing.class_names, num_outputs(model, preprocessing), own=loss)
     except UsageError as error:
         raise WorkError(
             f"{folder / PREPROCESSING} and the model do not belong together: {error} "
@@ -378,6 +564,8 @@ def _objective(folder: Path, model: nn.Module, preprocessing: InputRecord, confi
 
 def model_section(model: nn.Module, spec: ModelSpec | None) -> dict[str, object]:
     """Return the `model` section of a run's config."""
+    if (users := user_spec_of(model)) is not None:
+        return users.section()
     if spec is None:
         return {"name": None, "class": type(model).__qualname__}
     section = {"name": spec.name, "options": plain(spec.options), "seed": spec.seed}

@@ -274,7 +274,7 @@ def test_models_and_datasets_list_what_there_is(glassnet) -> None:  # type: igno
     [
         ("train digitz", 2, "Unknown data set 'digitz'. Did you mean 'digits'"),
         ("train --model lenet", 2, "Unknown model 'lenet'. Did you mean 'lenet5'"),
-        ("train --epochs 0", 2, "epochs must be at least 1; got 0"),
+        ("train --epochs 0", 2, "epochs must be above 0; got 0"),
         ("train --batch-size 5000", 2, "at most the 1295 training examples; got 5000"),
         ("train --set epoch=3", 2, "Unknown config field 'epoch'. Did you mean 'epochs'"),
         ("train --set epochs", 2, "--set takes FIELD=VALUE"),

@@ -143,8 +143,8 @@ def test_a_regression_trains_to_the_normal_equation(tmp_path: Path) -> None:
     assert "typical error" in run.report_path.read_text()
     opened = gn.open_run(run.path)
     assert opened.evaluate(data.test) == run.evaluate(data.test)
-    with pytest.raises(UsageError, match="predicts values, not classes"):
-        opened.predict(data.test.inputs)
+    predicted = [list(row.values) for row in opened.predict(data.test.inputs)]
+    assert predicted == opened.outputs(data.test)[0].tolist()
 
 
 @pytest.mark.parametrize(

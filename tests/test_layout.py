@@ -19,6 +19,7 @@ RANKS = {
     "_device": 1,
     "_modes": 1,
     "_seed": 1,
+    "_user_code": 1,
     "nn": 2,
     "data": 2,
     "models": 3,

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glassnet._errors import GlassnetError, UsageError, WorkError
+from glassnet._errors import UsageError
 from glassnet._seed import seeded_generator
 from glassnet._types import PathArg, Shape
-from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.array_file import CLASS_NAMES, INPUT_NAMES, LABEL_NAMES, Array, read_file, role_of
+from glassnet.data.examples import Dataset, ExampleSet, Framing
+from glassnet.data.images import SetAside
 from glassnet.data.splits import stratified_cut
 
-INPUT_NAMES = ("x", "inputs", "images", "data")
-LABEL_NAMES = ("y", "labels", "targets")
-CLASS_NAMES = "class_names"
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""The words for the splits, in lower case; also those of a table's `split` column."""
+NOT_FINITE = "expected finite numbers within the range of float32; it has nan or infinity"
+"""Why one input among many is set aside."""
 CHUNK_ROWS = 4096
 """Rows that are looked at or converted at a time, so that no second copy of a large array is made in float64."""
 
-T = TypeVar("T")
-Array = NDArray[Any]
 Parts = dict[str, dict[str, Array]]
 """Arrays by role (`inputs`, `labels`) and split."""
 
@@ -52,7 +37,15 @@ class ArrayData:
     """What was understood of the file, and how, a sentence each."""
 
 
-def load_array(path: PathArg, *, seed: int, validation_share: float = 0.1, test_share: float = 0.2) -> ArrayData:
+def load_array(
+    path: PathArg,
+    *,
+    seed: int,
+    validation_share: float = 0.1,
+    test_share: float = 0.2,
+    task: str | None = None,
+    reading: ArrayReading | None = None,
+) -> ArrayData:
     """Load inputs and labels from `path`: `.npz`, `.npy`, or a file of `torch.save`, `.pt` or `.pth`.
 
     The arrays are found by name, in upper or lower case: `x`, `inputs`, `images` or `data`; `y`, `labels` or
@@ -71,15 +64,18 @@ def load_array(path: PathArg, *, seed: int, validation_share: float = 0.1, test_
 
     Labels: whole numbers and texts are classes, fixed by the training split, in ascending order; with `class_names`,
     whole numbers count in them. Rows of zeros with one 1 are classes too (one-hot). Floats are values to predict.
+    `task` (`classification` or `regression`) overrides this for numbers.
+
+    `reading` says how the inputs of another file were read, which these are to be read like.
 
     Nothing is unpickled but tensors: an array of Python objects is refused. Raises `UsageError` for arrays that are
     not found or do not fit together, labels that are negative or beyond the classes, and values that are not finite;
     `WorkError` for a file that is missing, damaged, or holds objects.
     """
     path = Path(path)
-    arrays, others = _read_file(path)
+    arrays, others = read_file(path)
     try:
-        sets, notes = _read_sets(arrays, others)
+        sets, notes, scale = _read_sets(arrays, others, task, reading)
         train, validation, test = _complete(sets, seed, validation_share, test_share)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
@@ -88,16 +84,100 @@ def load_array(path: PathArg, *, seed: int, validation_share: float = 0.1, test_
     if cut:
         notes.append(f"{' and '.join(cut)} cut from the training examples by seed {seed}")
     notes.append(f"{len(train)} examples to train, {len(validation)} to validate, {len(test)} to test")
-    dataset = Dataset(path.stem, train, validation, test, seed=seed, validation_share=validation_share)
+    framing = Framing(array_scale=scale)
+    dataset = Dataset(path.stem, train, validation, test, seed=seed, framing=framing, validation_share=validation_share)
     return ArrayData(dataset=dataset, notes=tuple(notes))
 
 
-def _read_sets(arrays: Mapping[str, Array], others: Sequence[str]) -> tuple[dict[str, ExampleSet], list[str]]:
-    """Return the examples of the splits that are given, and what was understood."""
+def _read_sets(
+    arrays: Mapping[str, Array], others: Sequence[str], task: str | None, reading: ArrayReading | None
+) -> tuple[dict[str, ExampleSet], list[str], int | None]:
+    """Return the examples of the splits that are given, what was understood, and the factor to 8-bit levels."""
     parts, class_names = _find_parts(arrays, others)
-    inputs, told_inputs = _inputs(parts["inputs"])
-    sets, told_labels = _examples(inputs, parts["labels"], class_names)
-    return sets, [*(f"'{key}' is not used" for key in others), told_inputs, told_labels]
+    inputs, told_inputs, scale = _inputs(parts["inputs"], reading)
+    labels = {split: _for_task(array, task) for split, array in parts["labels"].items()}
+    sets, told_labels = _examples(inputs, labels, class_names)
+    return sets, [*(f"'{key}' is not used" for key in others), told_inputs, told_labels], scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayReading:
+    """How arrays were read at training, so that others are read alike whatever their values are."""
+
+    is_image: bool
+    """Whether they were images; else they were numbers."""
+    scale: int | None = None
+    """The factor to 8-bit levels, 1 or 255; None: found by the values."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArrayInputs:
+    """The inputs of a file."""
+
+    inputs: Tensor
+    """`uint8 (N, C, H, W)`, or `float32 (N, ...)`."""
+    sources: tuple[str, ...]
+    """The file and the place in its array, such as `new.npz[3]`."""
+    set_aside: tuple[SetAside, ...]
+    """Inputs with numbers that are not finite."""
+
+
+def load_inputs(path: PathArg, reading: ArrayReading, input_shape: Shape) -> ArrayInputs:
+    """Load the inputs alone, found by name as in `load_array`, or the one array that the file holds.
+
+    `input_shape` is the shape of one input of the network: an array of that shape is one input. Where a file has
+    splits, all are read. Inputs with nan or infinity are set aside.
+
+    Raises `UsageError` where no inputs are found or they cannot be read as at training, `WorkError` as `load_array`.
+    """
+    path = Path(path)
+    arrays, others = read_file(path, needs_labels=False)
+    found = {key: array for key, array in arrays.items() if (role_of(key) or ("",))[0] == "inputs"}
+    if not found:
+        raise UsageError(
+            f"{path}: expected inputs, an array named {', '.join(INPUT_NAMES)}; got "
+            f"{', '.join([*arrays, *others]) or 'nothing'}. Rename it, or save it alone."
+        )
+    inputs, sources, set_aside = [], [], []
+    for key, array in found.items():
+        name = f"{path}" if len(found) == 1 else f"{path}, {key}"
+        array = array[None] if array.shape == input_shape and array.shape != (1,) else array
+        is_good = _finite_rows(array)
+        sources += [f"{name}[{place}]" for place in is_good.nonzero()[0].tolist()]
+        bad = (~is_good).nonzero()[0].tolist()
+        set_aside += [SetAside(f"{name}[{place}]", NOT_FINITE) for place in bad]
+        if is_good.any():
+            try:
+                inputs.append(_apply(_plan_inputs([array[is_good]], reading), array[is_good], "test"))
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+    if len({tuple(part.shape[1:]) for part in inputs}) > 1:
+        raise UsageError(f"{path}: expected inputs of one shape; got {[tuple(part.shape) for part in inputs]}.")
+    empty = torch.zeros(0, *input_shape, dtype=torch.uint8 if reading.is_image else torch.float32)
+    return ArrayInputs(
+        inputs=torch.cat(inputs) if inputs else empty, sources=tuple(sources), set_aside=tuple(set_aside)
+    )
+
+
+def _finite_rows(array: Array) -> NDArray[np.bool_]:
+    """Return which rows hold finite numbers within the range of float32 alone, `(N,)`."""
+    if array.dtype.kind != "f" or not array.ndim:
+        return np.ones(array.shape[:1], dtype=np.bool_)
+    with np.errstate(over="ignore"):
+        return np.array([bool(np.isfinite(row.astype(np.float32)).all()) for row in array], dtype=np.bool_)
+
+
+def _for_task(labels: Array, task: str | None) -> Array:
+    """Return labels of numbers as floats for regression, as whole numbers for classification, else as they are."""
+    if task == "regression" and labels.dtype.kind in "buif":
+        return labels.astype(np.float64)
+    if task == "regression":
+        raise UsageError(f"Expected labels that are numbers for regression; got {labels.dtype}. Leave task out.")
+    if task == "classification" and labels.dtype.kind == "f":
+        if not (labels == np.rint(labels)).all():
+            raise UsageError("Expected labels that are whole numbers for classification; got others. Leave task out.")
+        return labels.astype(np.int64)
+    return labels
 
 
 def cut_positions(
@@ -146,135 +226,14 @@ def _complete(
     return whole[train], sets.get("validation", whole[validation]), sets.get("test", whole[test])
 
 
-# Reading files
-
-
-def _read_file(path: Path) -> tuple[dict[str, Array], list[str]]:
-    """Return the arrays of a file that have a known name, and the names of the others."""
-    if not path.is_file():
-        received = "a folder" if path.is_dir() else "no such file"
-        raise WorkError(f"{path}: expected a file of arrays; got {received}.")
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".pt": _read_torch, ".pth": _read_torch}
-    if path.suffix.lower() not in readers:
-        raise UsageError(f"{path}: expected a name that ends in {', '.join(readers)}; got '{path.suffix}'.")
-    return readers[path.suffix.lower()](path)
-
-
-def _read_npz(path: Path) -> tuple[dict[str, Array], list[str]]:
-    def read() -> tuple[dict[str, Array], list[str]]:
-        with zipfile.ZipFile(path) as archive:
-            keys = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            arrays = {}
-            for key in filter(_role, keys):
-                with archive.open(keys[key]) as stream:
-                    arrays[key] = _read_stream(stream, f"{path}, '{key}'")
-        return arrays, [key for key in keys if not _role(key)]
-
-    return _guarded(path, "a whole .npz archive", read)
-
-
-def _read_npy(path: Path) -> tuple[dict[str, Array], list[str]]:
-    beside = [path.with_name(f"{path.stem}_labels.npy"), path.with_name("y.npy")]
-    labels = next((other for other in beside if other.is_file() and other != path), None)
-    if labels is None:
-        raise UsageError(
-            f"{path} holds one array, the inputs; expected their labels beside it as {beside[0].name} or y.npy, and "
-            "there is neither. Save them so, or both in one file: np.savez('name.npz', x=x, y=y)."
-        )
-    return {"x": _read_one(path), "y": _read_one(labels)}, []
-
-
-def _read_one(path: Path) -> Array:
-    def read() -> Array:
-        with path.open("rb") as stream:
-            return _read_stream(stream, str(path))
-
-    return _guarded(path, "a whole .npy array", read)
-
-
-def _read_stream(stream: IO[bytes], what: str) -> Array:
-    """Read one array of the .npy format; one of objects is refused by its header, and nothing is unpickled."""
-    version = np.lib.format.read_magic(stream)
-    read_header: Callable[[IO[bytes]], tuple[Shape, bool, np.dtype[Any]]]
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    if read_header(stream)[2].hasobject:
-        raise WorkError(
-            f"{what}: expected an array of numbers; got one of Python objects, which is what NumPy makes of images of "
-            "mixed sizes or rows of mixed lengths. It is refused, because to read it is to run code. Bring all to one "
-            "size and save a plain array."
-        )
-    stream.seek(0)
-    array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
-
-
-def _read_torch(path: Path) -> tuple[dict[str, Array], list[str]]:
-    content = _guarded(
-        path, "a whole file of torch.save", lambda: torch.load(path, map_location="cpu", weights_only=True)
-    )
-    if isinstance(content, tuple | list) and len(content) == 2:
-        content = dict(zip(("x", "y"), content, strict=True))
-    if not isinstance(content, dict):
-        raise UsageError(
-            f"{path}: expected a dict of tensors with the keys x and y, or a pair (x, y); got "
-            f"{type(content).__name__}. Save one so: torch.save({{'x': x, 'y': y}}, path)."
-        )
-    keys = [str(key) for key in content]
-    known = {str(key): value for key, value in content.items() if _role(str(key))}
-    return {key: _from_torch(value, key, path) for key, value in known.items()}, [k for k in keys if not _role(k)]
-
-
-def _from_torch(value: object, key: str, path: Path) -> Array:
-    if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
-        return np.array(value)
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-        raise UsageError(f"{path}, '{key}': expected a plain, dense tensor; got {type(value).__name__}.")
-    return (value.float() if value.dtype == torch.bfloat16 else value).detach().resolve_conj().resolve_neg().numpy()
-
-
-def _guarded(path: Path, expected: str, read: Callable[[], T]) -> T:
-    """Run a reader; whatever a damaged or hostile file makes it raise becomes a `WorkError`."""
-    try:
-        return read()
-    except GlassnetError:
-        raise
-    except PermissionError:
-        raise WorkError(f"{path}: expected a file that may be read; permission denied. Correct it.") from None
-    except Exception as error:  # the readers raise almost anything on a damaged file
-        with path.open("rb") as stream:
-            is_pickle = stream.read(1) == b"\x80"
-        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if found or is_pickle:
-            named = f" ({found[1]})" if found else ""
-            raise WorkError(
-                f"{path}: expected {expected}; got pickled Python objects{named}. They are refused, because to read "
-                "them is to run code, and nothing in them was run. Save plain arrays or tensors."
-            ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WorkError(f"{path}: expected {expected}; it is damaged or cut short ({reason}). Copy it again.") from None
-
-
 # Names
-
-
-def _role(key: str) -> tuple[str, str] | None:
-    """Return what a key stands for, `(role, split)`, with `all` for no split; None for an unknown key."""
-    if key.lower() == CLASS_NAMES:
-        return CLASS_NAMES, "all"
-    words = key.lower().split("_")
-    splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-    names = [word for word in words if word not in SPLIT_WORDS]
-    if len(names) != 1 or len(splits) > 1:
-        return None
-    roles = {**dict.fromkeys(INPUT_NAMES, "inputs"), **dict.fromkeys(LABEL_NAMES, "labels")}
-    return (roles[names[0]], splits[0] if splits else "all") if names[0] in roles else None
 
 
 def _find_parts(arrays: Mapping[str, Array], others: Sequence[str]) -> tuple[Parts, tuple[str, ...] | None]:
     """Sort the arrays by role and split, and check that inputs and labels belong together."""
     keys: dict[tuple[str, str], str] = {}
     for key in arrays:
-        place = _role(key) or ("", "")
+        place = role_of(key) or ("", "")
         if place in keys:
             raise UsageError(f"'{keys[place]}' and '{key}' could both be the {place[0]}. Rename one.")
         keys[place] = key
@@ -327,8 +286,8 @@ class _Plan:
     """Factor to 8-bit levels; None for numbers."""
 
 
-def _inputs(arrays: Mapping[str, Array]) -> tuple[dict[str, Tensor], str]:
-    """Turn the arrays of all splits into inputs in the same way, and say in words which."""
+def _inputs(arrays: Mapping[str, Array], reading: ArrayReading | None) -> tuple[dict[str, Tensor], str, int | None]:
+    """Turn the arrays of all splits into inputs in the same way; say in words which, and the factor to levels."""
     first = arrays["train"]
     for split, array in arrays.items():
         if array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
@@ -336,7 +295,7 @@ def _inputs(arrays: Mapping[str, Array]) -> tuple[dict[str, Tensor], str]:
                 f"All splits must have inputs of one type and shape; got {first.dtype} {first.shape} to train and "
                 f"{array.dtype} {array.shape} for {split}. Save them alike."
             )
-    plan = _plan_inputs(list(arrays.values()))
+    plan = _plan_inputs(list(arrays.values()), reading)
     inputs = {split: _apply(plan, array, split) for split, array in arrays.items()}
     shape = inputs["train"].shape[1:]
     what = "images" if plan.scale else {1: "rows", 2: "series", 3: "numbers", 4: "volumes"}[len(shape)]
@@ -344,7 +303,11 @@ def _inputs(arrays: Mapping[str, Array]) -> tuple[dict[str, Tensor], str]:
     moved = ", channels moved from last to first" if plan.is_channels_last else ""
     levels = f"; {first.dtype} values times {plan.scale} are exact 8-bit levels" if first.dtype != np.uint8 else ""
     told = f"inputs {first.dtype} (N, {str(first.shape[1:])[1:-1].rstrip(',')}) read as {what}"
-    return inputs, f"{told} {axes} = {tuple(shape)}{moved}{levels if plan.scale else ''}{_hint(first, plan)}"
+    return (
+        inputs,
+        f"{told} {axes} = {tuple(shape)}{moved}{levels if plan.scale else ''}{_hint(first, plan)}",
+        plan.scale,
+    )
 
 
 def _hint(array: Array, plan: _Plan) -> str:
@@ -355,7 +318,10 @@ def _hint(array: Array, plan: _Plan) -> str:
     return ""
 
 
-def _plan_inputs(arrays: Sequence[Array]) -> _Plan:
+def _plan_inputs(arrays: Sequence[Array], reading: ArrayReading | None = None) -> _Plan:
+    """Plan how to read inputs: by type, shape and values, or as others were read."""
+    if reading is not None:
+        return _plan_alike(arrays, reading)
     first = arrays[0]
     shape = first.shape[1:]
     if first.dtype.kind not in "buif" or first.ndim > 5:
@@ -377,16 +343,39 @@ def _plan_inputs(arrays: Sequence[Array]) -> _Plan:
     return _Plan((-1, *shape), is_last, _level_scale(arrays) if has_channels else None)
 
 
-def _level_scale(arrays: Sequence[Array]) -> int | None:
+def _plan_alike(arrays: Sequence[Array], reading: ArrayReading) -> _Plan:
+    """Plan to read inputs as images or as numbers, as others were; the shape alone says where channels stand."""
+    first = arrays[0]
+    shape = first.shape[1:]
+    if first.dtype.kind not in "buif" or not 1 <= first.ndim <= 5:
+        raise UsageError(f"Inputs must be real numbers with 1 to 5 axes; got {first.dtype} {first.shape}.")
+    is_last = first.ndim >= 4 and shape[-1] in (1, 3) and shape[0] not in (1, 3)
+    if not reading.is_image:
+        return _Plan((-1, *shape) if shape else (-1, 1), is_last)
+    if first.ndim not in (3, 4):
+        raise UsageError(f"Expected images (N, H, W) or (N, C, H, W), as at training; got {first.dtype} {first.shape}.")
+    scale = 1 if first.dtype == np.uint8 else _level_scale(arrays, reading.scale)
+    if scale is None:
+        raise UsageError(
+            f"Expected images with 8-bit levels, 0..255 or whole 255ths in 0..1, as at training; got {first.dtype} "
+            "values that are none. Save them as uint8."
+        )
+    return _Plan((-1, 1, *shape) if first.ndim == 3 else (-1, *shape), is_last, scale)
+
+
+def _level_scale(arrays: Sequence[Array], known: int | None = None) -> int | None:
     """Return the factor that makes the values of all `arrays` whole numbers in 0..255, or None where none does.
 
-    255 for floats and booleans that lie in 0..1, else 1. A float may be off by two roundings of its own type.
+    It is `known` for floats and booleans where that is given; else 255 for those that lie in 0..1, and 1 for others. A
+    float may be off by two roundings of its own type.
     """
     dtype = arrays[0].dtype
     low, high = np.min([array.min() for array in arrays]), np.max([array.max() for array in arrays])
     if not (low >= 0 and high <= 255):
         return None
-    scale = 255 if dtype.kind in "fb" and high <= 1 else 1
+    scale = (known or (255 if high <= 1 else 1)) if dtype.kind in "fb" else 1
+    if high * scale > 255 * (1 + 1e-3):
+        return None
     tolerance = 2 * scale * float(np.finfo(dtype).eps) if dtype.kind == "f" and scale > 1 else 0.0
     for array in arrays:
         for start in range(0, len(array), CHUNK_ROWS):

@@ -14,10 +14,11 @@ import io
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from glassnet.data.content import Content, Entry, Slice, in_order
 from glassnet.data.decoding import open_reduced, pillow_warnings
 from glassnet.data.examples import Dataset
 from glassnet.data.image_files import ImageFiles, content_digest
@@ -66,7 +68,11 @@ KINDS = (
 """What can be found, in the order in which it is reported within a severity."""
 MOST_SHOWN = 5
 
+EXAMINED_AT_ONCE = 512
+"""Images of which the bytes may lie in memory at a time, where they come from a stream."""
+
 Result = TypeVar("Result")
+Source = TypeVar("Source", bound=Entry)
 Floats = NDArray[np.float32]
 
 
@@ -86,17 +92,15 @@ class ImageFacts:
     """`content_digest` of the file."""
 
 
-def examine_image(path: Path) -> ImageFacts:
-    """Read an image file once, decode it, and return what it is.
+def examine_image(path: Entry) -> ImageFacts:
+    """Read an image once, decode it, and return what it is.
 
     Raises `UnreadableImageError` with the reason for anything that cannot be used.
     """
     try:
-        with path.open("rb") as stream:
-            Image.open(stream).close()  # what is no image is refused before all of it is read
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise UnreadableImageError(f"larger than {LARGEST_FILE_BYTES // 2**20:,} MiB")
-        content = path.read_bytes()
+        if isinstance(path, Slice) and path.length > LARGEST_FILE_BYTES:
+            raise too_large()
+        content = path.read() if isinstance(path, Content) else _whole_file(path)
         image = Image.open(io.BytesIO(content))
     except UnreadableImageError:
         raise
@@ -117,6 +121,19 @@ def examine_image(path: Path) -> ImageFacts:
         )
 
 
+def _whole_file(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        Image.open(stream).close()  # what is no image is refused before all of it is read
+    if path.stat().st_size > LARGEST_FILE_BYTES:
+        raise too_large()
+    return path.read_bytes()
+
+
+def too_large() -> UnreadableImageError:
+    """Return the error for an image that is not read because of its length."""
+    return UnreadableImageError(f"larger than {LARGEST_FILE_BYTES // 2**20:,} MiB")
+
+
 def _has_grey_palette(image: Image.Image) -> bool:
     colours = image.getpalette() or []
     return colours[0::3] == colours[1::3] == colours[2::3]
@@ -128,14 +145,16 @@ def _has_more_frames(image: Image.Image) -> bool:
     return False
 
 
-def each_file(paths: Sequence[Path], work: Callable[[Path], Result], what: str) -> list[Result | UnreadableImageError]:
+def each_file(
+    paths: Iterable[Source], work: Callable[[Source], Result], what: str, total: int | None = None
+) -> list[Result | UnreadableImageError]:
     """Return `work(path)` for each path, in their order, or why the file cannot be read; in parallel threads.
 
     Pillow decodes outside Python's lock. Leaving by an interrupt cancels what has not begun. A progress bar titled
-    `what` stands on stderr where it is a terminal.
+    `what` stands on stderr where it is a terminal; `total` is how many paths there are, if that is known.
     """
 
-    def guarded(path: Path) -> Result | UnreadableImageError:
+    def guarded(path: Source) -> Result | UnreadableImageError:
         try:
             return work(path)
         except UnreadableImageError as error:
@@ -143,17 +162,18 @@ def each_file(paths: Sequence[Path], work: Callable[[Path], Result], what: str) 
         except OSError as error:
             return UnreadableImageError(f"the file cannot be reached ({error.strerror or error})")
 
-    results = []
+    results, left = [], iter(paths)
     Image.init()  # else Pillow loads its plugins at the first need, in several threads at once
-    with pillow_warnings(), _progress(what, len(paths)) as advance, ThreadPoolExecutor() as pool:
-        for result in pool.map(guarded, paths):
-            results.append(result)
-            advance()
+    with pillow_warnings(), _progress(what, total) as advance, ThreadPoolExecutor() as pool:
+        while some := list(islice(left, EXAMINED_AT_ONCE)):
+            for result in pool.map(guarded, some):
+                results.append(result)
+                advance()
     return results
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     from rich import progress
     from rich.console import Console
 
@@ -242,7 +262,9 @@ def check_dataset(dataset: Dataset) -> CheckReport:
 def _common_folder(dataset: Dataset) -> Path:
     """Return the innermost folder in which all image files lie; the working folder where there are none."""
     inputs = [getattr(dataset, split).inputs for split in SPLITS]
-    folders = {path.absolute().parent for files in inputs if isinstance(files, ImageFiles) for path in files.paths}
+    paths = [path for files in inputs if isinstance(files, ImageFiles) for path in files.paths]
+    found = {path.folder if isinstance(path, Content) else path.absolute().parent for path in paths}
+    folders = [folder for folder in found if folder is not None]
     return Path(os.path.commonpath(folders)) if folders else Path()
 
 
@@ -402,7 +424,7 @@ def _look_alikes(entries: Sequence[_Entry], pictures: dict[_Entry, _Picture]) ->
 
 def _pictures(inputs: Tensor | ImageFiles) -> Sequence[_Picture | UnreadableImageError]:
     if isinstance(inputs, ImageFiles):
-        return each_file(inputs.paths, _picture_of_file, "Comparing images")
+        return each_file(in_order(inputs.paths), _picture_of_file, "Comparing images", len(inputs))
     pictures: list[_Picture | UnreadableImageError] = []
     for block in inputs.split(1024):
         grey = block.float().mean(1, keepdim=True)
@@ -414,7 +436,7 @@ def _pictures(inputs: Tensor | ImageFiles) -> Sequence[_Picture | UnreadableImag
     return pictures
 
 
-def _picture_of_file(path: Path) -> _Picture:
+def _picture_of_file(path: Entry) -> _Picture:
     image, box = open_reduced(path, "L", 0, lambda width, height: min(width, height) / PICTURE_SIZE)
     shapes = ((PICTURE_SIZE, PICTURE_SIZE), HASH_SIZE)
     grey, hashed = (
@@ -424,7 +446,7 @@ def _picture_of_file(path: Path) -> _Picture:
     return _Picture(grey, hashed, darkest == brightest and _is_blank(path))
 
 
-def _is_blank(path: Path) -> bool:
+def _is_blank(path: Entry) -> bool:
     """Return whether all pixels of an image are equal, at its full size and in colour."""
     return all(low == high for low, high in open_image(path, "RGB").getextrema())  # type: ignore[misc]
 

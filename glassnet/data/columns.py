@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
 from typing import Any
@@ -27,6 +27,9 @@ MAX_CATEGORIES = 100
 """A column of text with more different values is left out: one feature each would be more noise than data."""
 ROW_NAMES = ("", "index", "row", "unnamed: 0")
 """Names of columns that only count the rows; so does a name that ends in `id`."""
+TASKS = ("classification", "regression")
+MAX_CLASS_NUMBERS = 20
+"""A target of whole numbers is classes where at most so many differ, each twice or more on average."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Mask = NDArray[np.bool_]
@@ -131,7 +134,8 @@ class ColumnEncoding:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))
-        is_numeric = self.kind == "numeric" and self.fill is not None and not self.categories
+        has_fill = isinstance(self.fill, int | float) and abs(self.fill) <= FLOAT32_MAX
+        is_numeric = self.kind == "numeric" and has_fill and not self.categories
         has_categories = 0 < len(self.categories) == len(set(self.categories))
         if not is_numeric and not (self.kind == "categorical" and has_categories and self.fill is None):
             raise UsageError(
@@ -176,6 +180,8 @@ class TableEncoding:
 
     columns: tuple[ColumnEncoding, ...]
     """The columns that are inputs, in the order of their features."""
+    target: str = ""
+    """The column that is predicted; empty where it has no name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
@@ -210,6 +216,16 @@ class TableEncoding:
         inputs, _ = self.encode_cells({name: cells[is_good] for name, cells in columns.items()})
         return inputs, tuple(SetAside(f"row {index}", reasons[index]) for index in sorted(reasons))
 
+    def unknown_categories(self, rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, int]]:
+        """Return the categories of `rows` that no training row has, with their counts, by column."""
+        unknown = {}
+        for column in self.columns:
+            if column.kind == "categorical":
+                cells = read_cells([row[column.name] for row in rows if column.name in row])
+                if foreign := column.encode(cells)[1]:
+                    unknown[column.name] = foreign
+        return unknown
+
     def encode_cells(self, columns: Mapping[str, Cells]) -> tuple[Tensor, dict[str, Mapping[str, int]]]:
         """Return the features `float32 (N, F)` of `columns` by name, and their unknown categories with counts."""
         features, unknown = [], {}
@@ -222,14 +238,16 @@ class TableEncoding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
-        return {"columns": [{**asdict(column), "categories": list(column.categories)} for column in self.columns]}
+        columns = [{**asdict(column), "categories": list(column.categories)} for column in self.columns]
+        return {"columns": columns, "target": self.target}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TableEncoding:
         """Make the encoding that `to_dict` gave. Raises `UsageError` where something is missing or foreign."""
         try:
-            return cls(columns=tuple(ColumnEncoding(**column) for column in values["columns"]))
-        except (TypeError, KeyError) as error:
+            columns = tuple(ColumnEncoding(**column) for column in values["columns"])
+            return cls(columns=columns, target=str(values.get("target", "")))
+        except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f"Expected the encoding of a table, columns with name, kind, categories and fill; got {values!r} "
                 f"({error}). Store what to_dict gives."
@@ -322,3 +340,44 @@ def describe_column(name: str, cells: Cells, role: tuple[str, str], encoding: Ta
         num_distinct=cells.num_distinct(kind),
         remarks=tuple(remarks),
     )
+
+
+def notes_on_unknown(unknown: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Say which categories of each column, by name with their counts, are none of the training rows'."""
+    for name, counts in unknown.items():
+        listed = ", ".join(f"'{category}' ({count})" for category, count in list(counts.items())[:5])
+        more = ", ..." if len(counts) > 5 else ""
+        yield f"column '{name}': categories that no training row has become zeros: {listed}{more}"
+
+
+def infer_task(cells: Cells) -> tuple[str, str]:
+    """Return the task that the cells of a target column suggest, and why: the rule is at `MAX_CLASS_NUMBERS`."""
+    if cells.kind != "numeric":
+        return "classification", "the target is text"
+    numbers = cells.numbers[cells.is_number]
+    count, num_present = cells.num_distinct("numeric"), int((~cells.is_missing).sum())
+    is_whole = bool((numbers == np.rint(numbers)).all())
+    has_few = is_whole and count <= MAX_CLASS_NUMBERS and num_present >= 2 * count
+    kind = "different whole numbers" if is_whole else "different numbers, not all whole"
+    return "classification" if has_few else "regression", f"the target has {count} {kind}"
+
+
+def choose_task(name: str, cells: Cells, task: str | None) -> tuple[str, str]:
+    """Return the task and why it is this one. Raises `UsageError` for a target that does not suit."""
+    is_numeric = cells.kind == "numeric"
+    count = cells.num_distinct(cells.kind)
+    num_present = int((~cells.is_missing).sum())
+    if task == "regression" and not is_numeric:
+        text = next(text for text, is_foreign in zip(cells.texts, cells.is_foreign, strict=True) if is_foreign)
+        raise UsageError(
+            f"Expected numbers in the target column '{name}' for regression; got text, such as '{text}'"
+            f"{comma_hint(cells)}. Name another column, or leave task out."
+        )
+    inferred, why = infer_task(cells)
+    chosen = task or inferred
+    if chosen == "classification" and count == num_present:
+        raise UsageError(
+            f"Expected classes in the target column '{name}'; all {count} values differ{comma_hint(cells)}. "
+            "Name another column: target=."
+        )
+    return (task, "as asked for") if task else (inferred, why)

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._types import PathArg
+from glassnet.data.content import Content
 from glassnet.data.images import open_image
 
 SPARE = 2**0.5
@@ -29,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 def open_reduced(
-    source: PathArg | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
+    source: PathArg | Content | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
 ) -> tuple[Image.Image, Box]:
     """Return what `open_image` returns, perhaps reduced, and the box in it that the picture fills.
 
@@ -63,10 +64,12 @@ def pillow_warnings() -> Iterator[None]:
         yield
 
 
-def _opened(source: PathArg | Image.Image) -> Image.Image | None:
+def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
     """Open a file, or a second time what an unread JPEG was opened from; None where there is nothing to open."""
     try:
         with pillow_warnings():
+            if isinstance(source, Content):
+                return Image.open(io.BytesIO(source.read()))
             if not isinstance(source, Image.Image):
                 return Image.open(source)
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from glassnet.data.content import Entry
 from glassnet.data.decoding import pillow_warnings
 from glassnet.data.images import UnreadableImageError
 
 TASK_IMAGES = 8
 """Images that a thread takes at a time."""
 
-Fit = Callable[[Path], Tensor]
+Fit = Callable[[Entry], Tensor]
 """Makes pixels `uint8` `(C, H, W)` of a file, as `Preprocessing.fit_image` does."""
 
 
-def pixels_or_reason(path: Path, fit: Fit) -> np.ndarray | str:
+def pixels_or_reason(path: Entry, fit: Fit) -> np.ndarray | str:
     """Return the pixels `uint8` `(C, H, W)` of a file, or the reason why there are none."""
     try:
         return fit(path).numpy()
@@ -33,18 +34,20 @@ def pixels_or_reason(path: Path, fit: Fit) -> np.ndarray | str:
 
 
 def decoded_blocks(
-    paths: Sequence[Path], fit: Fit, block_images: int, num_threads: int, advance: Callable[[int], None]
+    paths: Iterable[Entry], fit: Fit, block_images: int, num_threads: int, advance: Callable[[int], None]
 ) -> Generator[list[np.ndarray | str], None, None]:
     """Yield `pixels_or_reason` of `paths`, in order, `block_images` at a time.
 
-    While the caller deals with one block, the next is being decoded; there are never more than two. `advance` is
-    called with each number of images as they are done. What has not begun when the generator is closed is dropped.
+    While the caller deals with one block, the next is being decoded; there are never more than two, and no more of
+    `paths` is asked for. `advance` is called with each number of images as they are done. What has not begun when the
+    generator is closed is dropped.
     """
     Image.init()  # else Pillow loads its plugins at the first need, which two threads must not have at once
     waiting: deque[list[Future[list[np.ndarray | str]]]] = deque()
     with pillow_warnings(), _pool(num_threads) as pool:
-        for start in range(0, len(paths), block_images):
-            waiting.append(_submitted(pool, paths[start : start + block_images], fit))
+        left = iter(paths)
+        while block := list(islice(left, block_images)):
+            waiting.append(_submitted(pool, block, fit))
             if len(waiting) > 1:
                 yield _collected(waiting.popleft(), advance)
         while waiting:
@@ -60,8 +63,8 @@ def _pool(num_threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submitted(pool: ThreadPoolExecutor, paths: Sequence[Path], fit: Fit) -> list[Future[list[np.ndarray | str]]]:
-    def fitted(some: Sequence[Path]) -> list[np.ndarray | str]:
+def _submitted(pool: ThreadPoolExecutor, paths: Sequence[Entry], fit: Fit) -> list[Future[list[np.ndarray | str]]]:
+    def fitted(some: Sequence[Entry]) -> list[np.ndarray | str]:
         return [pixels_or_reason(path, fit) for path in some]
 
     return [pool.submit(fitted, paths[start : start + TASK_IMAGES]) for start in range(0, len(paths), TASK_IMAGES)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from glassnet._errors import UsageError, unknown_name
 from glassnet._types import Shape
+from glassnet.data.columns import TableEncoding
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 
@@ -156,7 +158,7 @@ def _check_labels(labels: Tensor, class_names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Framing:
-    """How the images of a data set sit in a network's input; hints for `Preprocessing`."""
+    """How the examples of a data set become a network's input: what the preprocessing record is to keep of it."""
 
     fit: str = "stretch"
     """`crop`, `pad` or `stretch`: see `Preprocessing.fit`."""
@@ -164,6 +166,10 @@ class Framing:
     """False for inputs that are numbers and must reach the network as they are, such as the bits of a logic gate."""
     margin: float = 0.0
     """Background kept around the image, as a share of the input size, where the input is larger than the image."""
+    encoding: TableEncoding | None = None
+    """How the rows of a table became numbers; None where they were none."""
+    array_scale: int | None = None
+    """What the values of arrays in a file were multiplied by to become the images' 8-bit levels; None without such."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +190,11 @@ class Dataset:
     source: str | None = None
     """What `load_data` made it of: a name or an absolute path; None for data put together in Python."""
     target: str | None = None
-    """The column to predict, where the source is a table and the caller named it."""
+    """The column to predict, where the source is a table or labels images by one, and the caller named it."""
+    task: str | None = None
+    """`classification` or `regression`, where the caller said which."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else the caller gave to `load_data`, by name: `test_share`, a toy's `noise`; plain values."""
     notes: tuple[str, ...] = ()
     """What was understood of the source, and what looks wrong; a sentence each."""
     set_aside: tuple[SetAside, ...] = ()

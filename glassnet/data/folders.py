@@ -1,26 +1,15 @@
-"""Folders of images as data sets: classes by folder or by CSV, splits by folder or by seed.
-
-Each file is decoded when it is listed, before the splits are cut: so they are cut over images that can be used, and
-none has to be taken out again with its label.
-"""
+"""Folders of images as data sets: classes by folder or by CSV, splits by folder or by seed."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from PIL import Image
 
 from glassnet._errors import UsageError, WorkError, nearest_names
-from glassnet.data.checks import ImageFacts, each_file, examine_image
-from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.image_files import ImageFiles
-from glassnet.data.images import SetAside, UnreadableImageError
+from glassnet.data.images import SetAside
 from glassnet.data.label_files import (
     SPLIT_NAMES,
     SPLITS,
@@ -31,81 +20,55 @@ from glassnet.data.label_files import (
     counted,
     find_label_file,
     listed,
-    printable,
     read_label_file,
     shown,
 )
-from glassnet.data.splits import stratified_cut
+from glassnet.data.labelled_images import SYSTEM_NAMES, LabelledDataset, check_shares, is_image_name, label_dataset
 
-SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})
-"""What systems leave beside files, in lower case; ignored without a word, like names that begin with a dot."""
-MOST_LINES = 10
-"""How many files an error names."""
 FOLDER_WORDS = (
     "a folder for each class, or train/, validation/ and test/ with a folder for each class, or images with a CSV "
     "(filename,label)"
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderData:
-    """A folder of images as a data set, with what was understood on the way."""
-
-    dataset: Dataset
-    """Its inputs are `ImageFiles`."""
-    set_aside: tuple[SetAside, ...]
-    """Files that were not used, by their path from the folder."""
-    notes: tuple[str, ...]
-    """What was decided, and what looks wrong; a sentence each."""
-    layout: str
-    """How the folder was understood, in words."""
-
-
-class _Example(NamedTuple):
-    file: LabelledFile
-    facts: ImageFacts
-
-
 def load_folder(
-    root: Path, *, seed: int, validation_share: float = 0.1, test_share: float = 0.1, strict: bool = False
-) -> FolderData:
+    root: Path,
+    *,
+    seed: int,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    strict: bool = False,
+    target: str | None = None,
+    task: str | None = None,
+) -> LabelledDataset:
     """Load the images in the folder `root`, or those that the CSV `root` labels, as a data set.
 
     Layouts: `<class>/*`; `train/<class>/*` with `validation` (or `val`, `valid`) and `test` beside it; or a CSV with a
-    file column, a label column and, if wanted, `split`. A split that is not given is cut off the training images by
-    `seed`: `validation_share` and `test_share` are shares of all that is to be cut. Copies of a file within a class
-    stay on one side of a cut. Classes are the sorted names of the training split. Colour is kept unless every
-    image is stored as grey.
+    file column, a label column and, if wanted, `split`. What is made of them: see `label_dataset`. The CSV's label
+    column is `target`, and its numbers are classes, or values to predict, by `task` or by the rule for tables: see
+    `read_label_file`.
 
     Raises `UsageError` for what is no such folder, fewer than two classes, or a class that training lacks, and
     `WorkError` where the folder cannot be read or, with `strict`, a file had to be set aside.
     """
-    shares = {"test": test_share, "validation": validation_share}
-    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
-        raise UsageError(
-            "validation_share and test_share must be at least 0 and together below 1; "
-            f"got {validation_share} and {test_share}. Try 0.1 each."
-        )
+    check_shares(validation_share, test_share)
     root = Path(os.path.abspath(root))
-    files = _labelled_files(root)
+    files = _labelled_files(root, target, task)
     folder = root.parent if root.is_file() else root
-    # Before the long work, on what seems to be there; and again on the images that can be used.
-    seeming = [file for file in files.files if file.split in ("", "train") or _is_image_name(file.path)]
-    _check_classes(root, seeming, files.set_aside)
-    examples, broken = _examined(files.files, folder)
-    set_aside = (*files.set_aside, *broken)
-    if strict and set_aside:
-        raise _refusal(root, set_aside)
-    if not examples:
-        raise _no_images(root, set_aside)
-    _check_classes(root, [example.file for example in examples], set_aside)
-    splits, cuts = _cut_splits(examples, shares, seed)
-    dataset = _dataset(root, folder.name or "images", examples, splits, seed, validation_share)
-    notes = (*files.notes, *cuts, *_class_notes(dataset, files), *_image_notes(examples, folder))
-    return FolderData(dataset=dataset, set_aside=set_aside, notes=notes, layout=files.layout)
+    found = label_dataset(
+        files,
+        root,
+        folder,
+        folder.name or "images",
+        seed=seed,
+        validation_share=validation_share,
+        test_share=test_share,
+        strict=strict,
+    )
+    return replace(found, dataset=replace(found.dataset, root=str(root)))
 
 
-def _labelled_files(root: Path) -> LabelledFiles:
+def _labelled_files(root: Path, target: str | None, task: str | None) -> LabelledFiles:
     """Return the files with their labels, by whichever layout the source has."""
     if not os.path.exists(root):
         near = nearest_names(root.name, os.listdir(root.parent)) if os.access(root.parent, os.R_OK | os.X_OK) else []
@@ -117,13 +80,28 @@ def _labelled_files(root: Path) -> LabelledFiles:
                 f"Expected a folder of images, or a CSV that labels them; got the file {root}. "
                 f"Give the folder that holds the class folders, for example {root.parent.parent}."
             )
-        return read_label_file(root, _Walk(root.parent).image_files())
+        return read_label_file(root, _Walk(root.parent).image_files(), target=target, task=task)
     walk = _Walk(root)
-    label_file = find_label_file(walk.entries(root)[1])
+    label_file = find_label_file(walk.entries(root)[1], target, takes_any_name=not _may_be_classes(walk))
     if label_file is not None:
-        return read_label_file(label_file, walk.image_files())
+        return read_label_file(label_file, walk.image_files(), target=target, task=task)
+    if target is not None or task == "regression":
+        asked = f"a column '{target}'" if target is not None else "values to predict"
+        raise UsageError(
+            f"Expected a CSV with {asked} for the images in {root}; there is none, and folders give classes only. "
+            "Put one beside the images (filename,label), or leave target and task out."
+        )
     files = _by_folders(walk)
     return replace(files, set_aside=tuple(walk.set_aside))
+
+
+def _may_be_classes(walk: _Walk) -> bool:
+    """Return whether the folders of the root may be classes or splits: then a CSV without a label column labels none.
+
+    A single folder that holds images alone is where they are kept.
+    """
+    folders = walk.entries(walk.root)[0]
+    return len(folders) > 1 or any(folder.name.lower() in SPLIT_NAMES or walk.entries(folder)[0] for folder in folders)
 
 
 class _Walk:
@@ -165,7 +143,7 @@ class _Walk:
 
     def image_files(self) -> list[Path]:
         """Return the files below the root that have the suffix of an image."""
-        return [path for path in self.files_below(self.root) if _is_image_name(path)]
+        return [path for path in self.files_below(self.root) if _is_image(path)]
 
     def _listed(self, folder: Path) -> tuple[list[Path], list[Path]]:
         by_kind: dict[str, list[Path]] = defaultdict(list)
@@ -200,8 +178,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower() in Image.registered_extensions()
+def _is_image(path: Path) -> bool:
+    return is_image_name(path.name)
 
 
 def _by_folders(walk: _Walk) -> LabelledFiles:
@@ -255,7 +233,7 @@ def _split_folders(walk: _Walk) -> tuple[dict[str, Path], list[str]]:
             f"Expected one folder train, and at most one validation and one test, in {walk.root}; "
             f"got {listed(_names(named))}. Rename or merge them."
         )
-    with_images = [folder for folder in others if any(map(_is_image_name, walk.files_below(folder)))]
+    with_images = [folder for folder in others if any(map(_is_image, walk.files_below(folder)))]
     if with_images and len(named) == 1:
         raise UsageError(
             f"Expected splits or classes in {walk.root}; got 'train' with class folders in it, and images in "
@@ -267,7 +245,7 @@ def _split_folders(walk: _Walk) -> tuple[dict[str, Path], list[str]]:
 
 def _holds_classes(walk: _Walk, folder: Path) -> bool:
     folders, files = walk.entries(folder)
-    return bool(folders) and not any(map(_is_image_name, files))
+    return bool(folders) and not any(map(_is_image, files))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -275,7 +253,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _no_class_folders(walk: _Walk, tops: Sequence[Path]) -> UsageError:
-    loose = [path for top in tops for path in walk.entries(top)[1] if _is_image_name(path)]
+    loose = [path for top in tops for path in walk.entries(top)[1] if _is_image(path)]
     if loose:
         got = f"{counted(len(loose), 'image')} in no class folder ({listed(walk.name(path) for path in loose)})"
     else:
@@ -283,140 +261,3 @@ def _no_class_folders(walk: _Walk, tops: Sequence[Path]) -> UsageError:
         inside = f"{counted(len(folders), 'folder')} and {counted(len(files), 'file')}, no image among them"
         got = inside if folders or files else "an empty folder"
     return UsageError(f"Expected {FOLDER_WORDS} in {walk.root}; got {got}. Sort the images into class folders.")
-
-
-def _check_classes(root: Path, files: Sequence[LabelledFile], set_aside: Sequence[SetAside]) -> None:
-    """Raise `UsageError` for fewer than two classes to learn, or a class that only another split has."""
-    classes = {file.label for file in files if file.split in ("", "train")}
-    if len(classes) < 2:
-        raise UsageError(
-            f"Expected at least two classes to tell apart in {root}; got {listed(classes) or 'none'} to train on"
-            f"{_set_aside_words(set_aside)}. Add images of another class."
-        )
-    unknown = Counter((file.label, file.split) for file in files if file.label not in classes)
-    for (label, split), count in sorted(unknown.items()):
-        near = nearest_names(label, classes)
-        remedy = f"Did you mean {listed(near)}?" if near else "Rename it."
-        raise UsageError(
-            f"Unknown class '{printable(label)}' in the {split} split: expected one of the {len(classes):,} classes of "
-            f"train; got {counted(count, 'image')} of a class that train lacks. {remedy} Or add its images to train."
-        )
-    broken = next((name for name in classes if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
-    if broken is not None:
-        raise UsageError(f"Expected class names as UTF-8; got '{printable(broken)}'. Rename its folder.")
-
-
-def _examined(files: Sequence[LabelledFile], folder: Path) -> tuple[list[_Example], list[SetAside]]:
-    """Return the files that are images, with what they are, and those that are not, with the reason."""
-    examples, broken = [], []
-    facts = each_file([file.path for file in files], examine_image, "Examining images")
-    for file, found in zip(files, facts, strict=True):
-        if isinstance(found, UnreadableImageError):
-            broken.append(SetAside(shown(file.path, folder), str(found)))
-        else:
-            examples.append(_Example(file, found))
-    return examples, broken
-
-
-def _cut_splits(examples: Sequence[_Example], shares: Mapping[str, float], seed: int) -> tuple[list[str], list[str]]:
-    """Return the split of each example, with those that the source does not give cut off train; and notes on it.
-
-    `shares` are of what would be there without the cuts: after a tenth is gone, the next tenth is a ninth of the rest.
-    """
-    splits = [example.file.split or "train" for example in examples]
-    notes, left = [], 1.0
-    for name, share in shares.items():
-        if name in splits or not share:
-            continue
-        learned = [index for index, split in enumerate(splits) if split == "train"]
-        cut = _cut_off([examples[index] for index in learned], share / left, seed, name)
-        left -= share
-        for index in cut:
-            splits[learned[index]] = name
-        if cut:
-            what = f"{100 * share:.3g} % of each class, {counted(len(cut), 'image')}"
-            notes.append(f"No images are given for {name}: cut off train by seed {seed} ({what}).")
-        else:
-            notes.append(f"No images are given for {name}, and no class has enough to cut {100 * share:.3g} % off.")
-    return splits, notes
-
-
-def _cut_off(examples: Sequence[_Example], share: float, seed: int, name: str) -> list[int]:
-    """Return the positions of a `share` of each class; copies of one file within a class go together."""
-    numbers: dict[tuple[str, str], int] = {}
-    group = [numbers.setdefault((example.file.label, example.facts.digest), len(numbers)) for example in examples]
-    class_numbers = {label: number for number, label in enumerate(sorted({label for label, _ in numbers}))}
-    labels = torch.tensor([class_numbers[label] for label, _ in numbers])
-    cut = set(stratified_cut(labels, share, seed, name)[1].tolist())
-    return [index for index, number in enumerate(group) if number in cut]
-
-
-def _dataset(
-    root: Path, name: str, examples: Sequence[_Example], splits: Sequence[str], seed: int, validation_share: float
-) -> Dataset:
-    learned = {example.file.label for example, split in zip(examples, splits, strict=True) if split == "train"}
-    class_names = tuple(sorted(learned))
-    position = {label: index for index, label in enumerate(class_names)}
-    everything = ExampleSet(
-        ImageFiles(
-            paths=tuple(example.file.path for example in examples),
-            mode="L" if all(example.facts.is_grey for example in examples) else "RGB",
-            sizes=torch.tensor([example.facts.size for example in examples]),
-            digests=tuple(example.facts.digest for example in examples),
-        ),
-        torch.tensor([position[example.file.label] for example in examples]),
-        class_names,
-    )
-    train, validation, test = (everything[torch.tensor([split == name for split in splits])] for name in SPLITS)
-    return Dataset(name, train, validation, test, seed=seed, validation_share=validation_share, root=str(root))
-
-
-def _class_notes(dataset: Dataset, files: LabelledFiles) -> Iterator[str]:
-    names = dataset.class_names
-    counts = {split: getattr(dataset, split).class_counts() for split in SPLITS}
-    without = sorted({file.label for file in files.files} - set(names))
-    if without:
-        yield f"No image could be used of: {listed(without)}. They are no classes here."
-    single = [name for name, *of_class in zip(names, *counts.values(), strict=True) if sum(of_class) == 1]
-    if single:
-        yield f"{counted(len(single), 'class', 'classes')} with a single image, kept in train: {listed(single)}."
-    for split in SPLITS[1:]:
-        missing = [name for name, count in zip(names, counts[split], strict=True) if not count]
-        if missing and len(missing) < len(names):
-            yield f"Without an image in {split}: {len(missing):,} of {len(names):,} classes, {listed(missing)}."
-    spellings = Counter(name.casefold() for name in names)
-    alike = [name for name in names if spellings[name.casefold()] > 1]
-    if alike:
-        yield f"Classes that differ only in upper and lower case; are they the same? {listed(alike)}."
-
-
-def _image_notes(examples: Sequence[_Example], folder: Path) -> Iterator[str]:
-    moving = [shown(example.file.path, folder) for example in examples if example.facts.has_more_frames]
-    if moving:
-        count = counted(len(moving), "file")
-        yield f"Animated or of several pages, of which the first is used: {count}, {listed(moving)}."
-    modes = Counter(example.facts.mode for example in examples)
-    if len(modes) > 1:
-        stored = ", ".join(f"{mode} {count:,}" for mode, count in modes.most_common())
-        read_as = "grey" if all(example.facts.is_grey for example in examples) else "colour (RGB)"
-        yield f"The files are stored in several modes ({stored}); all are read in {read_as}."
-
-
-def _refusal(root: Path, set_aside: Sequence[SetAside]) -> WorkError:
-    lines = [f"  {item.source}: {item.reason}" for item in set_aside[:MOST_LINES]]
-    more = [f"  and {len(set_aside) - MOST_LINES:,} more"] if len(set_aside) > MOST_LINES else []
-    return WorkError(
-        f"Expected that every file in {root} can be used (strict); got {len(set_aside):,} that cannot:\n"
-        + "\n".join([*lines, *more])
-        + "\nRepair or remove them, or go on without strict: they are then set aside."
-    )
-
-
-def _no_images(root: Path, set_aside: Sequence[SetAside]) -> UsageError:
-    return UsageError(f"Expected images in {root}; got none that can be used{_set_aside_words(set_aside)}. Add some.")
-
-
-def _set_aside_words(set_aside: Sequence[SetAside]) -> str:
-    if not set_aside:
-        return ""
-    return f", and {counted(len(set_aside), 'file')} set aside, such as '{set_aside[0].source}': {set_aside[0].reason}"

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from glassnet._errors import UsageError, WorkError
 from glassnet._types import PathArg, Shape
+from glassnet.data.content import Content, Streamed, in_order
 from glassnet.data.decoding import SPARE
 from glassnet.data.decoding_pool import decoded_blocks, pixels_or_reason
 from glassnet.data.image_files import ImageFiles
@@ -61,8 +62,8 @@ class Fitting(Protocol):
     def fitting(self) -> Mapping[str, object]:
         """Everything that decides the pixels of a fitted image, beside the image."""
 
-    def fit_image(self, source: PathArg) -> Tensor:
-        """Return an image file fitted, `uint8 (C, H, W)`; raises `UnreadableImageError`."""
+    def fit_image(self, source: PathArg | Content) -> Tensor:
+        """Return an image file, or its content, fitted, `uint8 (C, H, W)`; raises `UnreadableImageError`."""
 
 
 def cached_pixels(
@@ -171,7 +172,9 @@ def _open(
 
 
 def _can_decode_any(files: ImageFiles, positions: Iterable[int], record: Fitting) -> bool:
-    return any(not isinstance(pixels_or_reason(files.paths[position], record.fit_image), str) for position in positions)
+    paths = (files.paths[position] for position in positions)
+    again = (path for path in paths if not isinstance(path, Streamed))  # whose bytes are the same at each pass
+    return any(not isinstance(pixels_or_reason(path, record.fit_image), str) for path in again)
 
 
 def _build(
@@ -183,7 +186,7 @@ def _build(
         if _can_decode_any(files, writer.failures, record):
             writer.restart()
         _check_room(folder, layout, writer)
-        rest = files.paths[writer.num_done :]
+        rest = in_order(files.paths[writer.num_done :])
         with (
             _bar(len(files), writer.num_done, progress) as advance,
             closing(decoded_blocks(rest, record.fit_image, block_images, num_threads, advance)) as blocks,

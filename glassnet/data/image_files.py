@@ -1,16 +1,16 @@
-"""Image files on disk that stand for a tensor of images until a network's input size is known."""
+"""Image files, or other content, that stand for a tensor of images until a network's input size is known."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from glassnet._errors import UsageError
 from glassnet._types import Shape
+from glassnet.data.content import Entry
+from glassnet.data.content import content_digest as content_digest
 
 CHANNELS = {"L": 1, "RGB": 3}
 """Number of channels by Pillow's colour mode."""
@@ -23,7 +23,8 @@ class ImageFiles:
     Every file is one that opened when it was listed. Raises `UsageError` where the fields differ in length.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Entry, ...]
+    """Paths of files, or content that lies elsewhere."""
     mode: str
     """The colour mode that all files are read in: `L` (one grey channel) or `RGB`."""
     sizes: Tensor
@@ -69,8 +70,3 @@ class ImageFiles:
         if not len(self):
             return (self.num_channels, 0, 0)
         return (self.num_channels, *self.sizes.median(0).values.tolist())
-
-
-def content_digest(content: bytes) -> str:
-    """Return the digest of a file's bytes by which it is known: BLAKE2b of 128 bits, in hexadecimal."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from glassnet._errors import WorkError
 from glassnet._types import PathArg
+from glassnet.data.content import Content
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes with more than 8 bits a channel; its own conversion clips them instead of scaling."""
@@ -30,8 +32,8 @@ class SetAside:
     reason: str
 
 
-def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) -> Image.Image:
-    """Return an image file, or a Pillow image, as `L` (grey) or `RGB`, 8 bits a channel, upright.
+def open_image(source: PathArg | Content | Image.Image, mode: str, background: int = 0) -> Image.Image:
+    """Return an image file, its content, or a Pillow image, as `L` (grey) or `RGB`, 8 bits a channel, upright.
 
     EXIF rotation is applied; transparent pixels are laid over `background`; 16-bit values are scaled to 8 bits
     (`v / 257`); float images must lie in 0..1 or 0..255. Of an animation, the first frame is taken.
@@ -40,30 +42,41 @@ def open_image(source: PathArg | Image.Image, mode: str, background: int = 0) ->
     """
     if isinstance(source, Image.Image):
         return _guarded(lambda: _to_mode(source, mode, background))
-    return _read(Path(source), lambda image: _to_mode(image, mode, background))
+    return _read(source, lambda image: _to_mode(image, mode, background))
 
 
-def open_picture(source: PathArg) -> Image.Image:
+def open_picture(source: PathArg | Content) -> Image.Image:
     """Return an image file as it is to be looked at: upright, `L`, `LA`, `RGB` or `RGBA`, 8 bits a channel.
 
     Raises `UnreadableImageError` as `open_image`.
     """
-    return _read(Path(source), _to_picture)
+    return _read(source, _to_picture)
 
 
-def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Open the file at `path` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
+def _read(source: PathArg | Content, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Open `source` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
 
     def read() -> Image.Image:
-        if os.path.isdir(path):
-            raise UnreadableImageError("expected an image file, got a folder")
-        if path.stat().st_size == 0:
-            raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
-        with Image.open(path) as image:
+        with Image.open(_opened(source)) as image:
             image.load()
             return convert(image)
 
     return _guarded(read)
+
+
+def _opened(source: PathArg | Content) -> Path | io.BytesIO:
+    opened: Path | io.BytesIO
+    if isinstance(source, Content):
+        opened = io.BytesIO(source.read())
+        num_bytes = opened.getbuffer().nbytes
+    else:
+        opened = Path(source)
+        if os.path.isdir(opened):
+            raise UnreadableImageError("expected an image file, got a folder")
+        num_bytes = opened.stat().st_size
+    if not num_bytes:
+        raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
+    return opened
 
 
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from glassnet._errors import UsageError, WorkError, nearest_names, unknown_name
+from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names, unknown_name
+from glassnet.data.columns import infer_task, read_cells
+from glassnet.data.content import Content, Entry, Slice
 from glassnet.data.images import SetAside
 
 FILE_COLUMNS = ("filename", "file", "image", "path")
@@ -19,6 +21,8 @@ LABEL_COLUMNS = ("label", "class", "target")
 SPLIT_COLUMN = "split"
 DELIMITERS = (",", ";", "\t")
 SUFFIXES = (".csv", ".tsv")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif"})
+"""By which a column of files is known to be one of images."""
 SPLITS = ("train", "validation", "test")
 
 SPLIT_NAMES = {
@@ -34,9 +38,9 @@ SPLIT_NAMES = {
 
 
 class LabelledFile(NamedTuple):
-    """An image file with its class name; it has not been opened yet."""
+    """An image with its class name."""
 
-    path: Path
+    path: Entry
     label: str
     split: str
     """`train`, `validation` or `test`; empty text where the source does not say."""
@@ -51,6 +55,10 @@ class LabelledFiles:
     notes: tuple[str, ...]
     layout: str
     """How the source was understood, in words."""
+    task: str = "classification"
+    """`regression` where the labels are values to predict."""
+    class_order: tuple[str, ...] = ()
+    """The names of all classes in their order, where the source has one; else they are sorted."""
 
 
 class _Columns(NamedTuple):
@@ -60,6 +68,8 @@ class _Columns(NamedTuple):
     file: int
     label: int
     split: int | None
+    is_known: bool
+    """Whether the label column has a name that says so."""
 
     @property
     def last(self) -> int:
@@ -78,8 +88,10 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in os.fspath(text))
 
 
-def shown(path: Path, folder: Path) -> str:
-    """Return the path of a file for a reader: from `folder` where it lies below it."""
+def shown(path: Entry, folder: Path) -> str:
+    """Return the path of a file for a reader: from `folder` where it lies below it; of a member, `archive!member`."""
+    if isinstance(path, Content):
+        return f"{shown(path.path, folder)}!{printable(path.name)}" if isinstance(path, Slice) else printable(str(path))
     return printable(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path)
 
 
@@ -100,14 +112,21 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def is_label_file(path: Path) -> bool:
-    """Return whether `path` is a CSV or TSV whose header names a file column and a label column."""
-    return path.suffix.lower() in SUFFIXES and path.is_file() and _columns(path) is not None
+def is_label_file(path: Path, target: str | None = None, *, takes_any_name: bool = True) -> bool:
+    """Return whether `path` is a CSV or TSV whose header names a file column and a label column.
+
+    The label column is `target`, else one of `LABEL_COLUMNS`, else, with `takes_any_name`, the only one that is left;
+    under another name than those, the first row must name an image file.
+    """
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    columns = _columns(path, target, takes_any_name)
+    return columns is not None and (columns.is_known or _names_image(path, columns))
 
 
-def find_label_file(files: Sequence[Path]) -> Path | None:
-    """Return the one label file among `files`, or None. Raises `UsageError` where there are several."""
-    found = [path for path in files if is_label_file(path)]
+def find_label_file(files: Sequence[Path], target: str | None = None, *, takes_any_name: bool = True) -> Path | None:
+    """Return the one label file among `files` (see `is_label_file`), or None. `UsageError` where there are several."""
+    found = [path for path in files if is_label_file(path, target, takes_any_name=takes_any_name)]
     if len(found) > 1:
         raise UsageError(
             f"Expected one CSV that labels the images in {found[0].parent}; got {len(found)}: "
@@ -116,8 +135,13 @@ def find_label_file(files: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def read_label_file(path: Path, beside: Sequence[Path]) -> LabelledFiles:
+def read_label_file(
+    path: Path, beside: Sequence[Path], *, target: str | None = None, task: str | None = None
+) -> LabelledFiles:
     """Read the label file `path`; file names in it count from its folder.
+
+    The label column is `target`, or found as `is_label_file` does. Its labels are classes, or values to predict where
+    `task` says `regression` or, without `task`, the rule for tables does: numbers that are not whole, or many of them.
 
     A file that is not there is looked for among the files `beside` it and in folders below: it is used where exactly
     one has that name. A file whose rows contradict each other is set aside; a repeated row counts once.
@@ -125,11 +149,11 @@ def read_label_file(path: Path, beside: Sequence[Path]) -> LabelledFiles:
     Raises `UsageError` for a file without the columns, an unknown split, or one none of whose files exists, and
     `WorkError` for one that cannot be read as text.
     """
-    columns = _columns(path)
+    columns = _columns(path, target)
     if path.exists() and not os.access(path, os.R_OK):
         raise WorkError(f"{path} may not be read (permission denied). Change its permissions, or copy it.")
     if columns is None:
-        raise _no_columns(path)
+        raise _no_columns(path, target)
     finder, set_aside = _Finder(path.parent, beside), []
     rows_by_file: dict[Path, list[_Row]] = defaultdict(list)
     missing: list[SetAside] = []
@@ -142,12 +166,26 @@ def read_label_file(path: Path, beside: Sequence[Path]) -> LabelledFiles:
             missing.append(SetAside(printable(row.file), f"named in {printable(path.name)}, but {found}"))
     if not rows_by_file:
         raise _nothing_found(path, missing or set_aside, beside)
+    labels = read_cells([row.label for rows in rows_by_file.values() for row in rows])
+    inferred, why = infer_task(labels)
+    task, why = (task, "as asked for") if task else (inferred, f"as {why}")
+    notes = []
+    if task == "regression":
+        rows_by_file, foreign = _with_numbers(rows_by_file)
+        if not rows_by_file:
+            raise UsageError(
+                f"Expected numbers as labels in {path} for regression; got '{printable(labels.texts[0])}'. "
+                "Leave task out, or name another column: target=."
+            )
+        set_aside += foreign
+        notes.append(f"Regression, {why}: the labels are values to predict; classes by task=classification.")
     used = {file: rows[0] for file, rows in rows_by_file.items() if len({row[2:] for row in rows}) == 1}
     set_aside += [_contradiction(rows) for file, rows in rows_by_file.items() if file not in used]
     return LabelledFiles(
         files=tuple(LabelledFile(file, used[file].label, used[file].split) for file in sorted(used)),
         set_aside=tuple(set_aside + missing),
-        notes=tuple(_notes(path, rows_by_file, used, finder, beside)),
+        task=task,
+        notes=(*notes, *_notes(path, rows_by_file, used, finder, beside)),
         layout=f"images labelled by {printable(path.name)}"
         + ("" if columns.split is None else ", which gives the splits"),
     )
@@ -162,26 +200,54 @@ def _header(path: Path) -> str:
         return ""
 
 
-def _columns(path: Path) -> _Columns | None:
+def _columns(path: Path, target: str | None = None, takes_any_name: bool = True) -> _Columns | None:
     for delimiter in DELIMITERS:
         names = _names(_header(path), delimiter)
-        file, label = (
-            next((names.index(name) for name in known if name in names), None)
-            for known in (FILE_COLUMNS, LABEL_COLUMNS)
-        )
-        if file is not None and label is not None:
-            return _Columns(delimiter, file, label, names.index(SPLIT_COLUMN) if SPLIT_COLUMN in names else None)
+        file = next((names.index(name) for name in FILE_COLUMNS if name in names), None)
+        known = LABEL_COLUMNS if target is None else (target.strip().lower(),)
+        label = next((names.index(name) for name in known if name in names), None)
+        left = [place for place, name in enumerate(names) if place != file and name != SPLIT_COLUMN]
+        is_known = label is not None and target is None
+        if label is None and target is None and takes_any_name and len(left) == 1:
+            label = left[0]
+        if file is not None and label is not None and label != file:
+            split = names.index(SPLIT_COLUMN) if SPLIT_COLUMN in names else None
+            return _Columns(delimiter, file, label, split, is_known)
     return None
+
+
+def _names_image(path: Path, columns: _Columns) -> bool:
+    """Return whether the first row below the header names a file with the suffix of an image."""
+    try:
+        row = next((row for row in _rows(path, columns) if isinstance(row, _Row)), None)
+    except GlassnetError:
+        return False
+    return row is not None and PurePosixPath(row.file.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _with_numbers(rows_by_file: dict[Path, list[_Row]]) -> tuple[dict[Path, list[_Row]], list[SetAside]]:
+    """Return the rows whose label is a number, and what is set aside of the others."""
+    good: dict[Path, list[_Row]] = defaultdict(list)
+    foreign = []
+    for file, rows in rows_by_file.items():
+        for row, is_number in zip(rows, read_cells([row.label for row in rows]).is_number.tolist(), strict=True):
+            if is_number:
+                good[file].append(row)
+            else:
+                foreign.append(SetAside(printable(row.file), f"expected a number, got '{printable(row.label)}'"))
+    return good, foreign
 
 
 def _names(header: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
 
 
-def _no_columns(path: Path) -> UsageError:
+def _no_columns(path: Path, target: str | None) -> UsageError:
     if not path.exists():
         return UsageError(f"Expected a CSV that labels images; there is no file {path}. Check the path.")
     names = max((_names(_header(path), delimiter) for delimiter in DELIMITERS), key=len)
+    if target is not None and any(name in FILE_COLUMNS for name in names):
+        return unknown_name("column", target, names, f"It should hold the labels in {path}.")
     near = [near for name in names for near in nearest_names(name, FILE_COLUMNS + LABEL_COLUMNS, 1)]
     hint = f" Did you mean {listed(dict.fromkeys(near))}?" if near else ""
     return UsageError(

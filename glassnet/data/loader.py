@@ -53,26 +53,29 @@ class DeviceExamples:
         """Return those of `examples`, the split that this was made of, that are here: all but the files set aside."""
         return examples if self.positions is None else examples[self.positions]
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, *, first: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(inputs, labels)` in batches on the device, in `order` `(N,)` where one is given, each example once.
 
+        The first `first` batches are left out.
         The last batch holds the remainder; a remainder of one example joins the batch before it, because batch
         normalisation has no spread over a single example.
         """
         if self.inputs.device != self.device:
-            yield from self._moved_batches(batch_size, order)
+            yield from self._moved_batches(batch_size, order, first)
             return
-        for start, stop in batch_bounds(len(self), batch_size):
+        for start, stop in batch_bounds(len(self), batch_size)[first:]:
             if order is None:
                 yield self.inputs[start:stop], self.labels[start:stop]
             else:
                 chosen = order[start:stop]
                 yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
 
-    def _moved_batches(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _moved_batches(self, batch_size: int, order: Tensor | None, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Gather each batch in pinned memory, from which an accelerator fetches it while it still computes."""
         near = None if order is None else order.to(self.inputs.device)
-        for start, stop in batch_bounds(len(self), batch_size):
+        for start, stop in batch_bounds(len(self), batch_size)[first:]:
             rows = self.inputs[start:stop] if near is None else self.inputs.index_select(0, near[start:stop])
             labels = self.labels[start:stop] if order is None else self.labels.index_select(0, order[start:stop])
             is_pinnable = self.device.type == "cuda"

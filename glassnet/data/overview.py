@@ -135,7 +135,7 @@ class Overview:
 def describe_dataset(
     dataset: Dataset, *, layout: str = "", notes: Sequence[str] = (), set_aside: Sequence[SetAside] = ()
 ) -> Overview:
-    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `FolderData`)."""
+    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `LabelledDataset`)."""
     train = dataset.train
     splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
     sizes = torch.cat([_sizes(getattr(dataset, name).inputs) for name in SPLITS]) if train.is_image else None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
+from glassnet.data.content import Content
 from glassnet.data.decoding import Box, open_reduced
 from glassnet.data.examples import ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
@@ -59,6 +60,8 @@ class Preprocessing:
     """Value of padding, of the margin, and of what lies behind transparent pixels: 0..255."""
     interpolation: str = "bilinear"
     """`nearest`, `bilinear`, `bicubic` or `lanczos`; each averages over what it shrinks, except `nearest`."""
+    array_scale: int | None = None
+    """What the values of arrays in a file are multiplied by to become 8-bit levels; None: found by the values."""
 
     def __post_init__(self) -> None:
         for name in ("class_names", "size", "mean", "std"):
@@ -84,6 +87,8 @@ class Preprocessing:
             )
         if not 0 <= self.fill <= 255:
             raise UsageError(f"fill must lie in 0..255; got {self.fill}.")
+        if self.array_scale not in (None, 1, 255):
+            raise UsageError(f"array_scale must be 1 or 255, or None; got {self.array_scale!r}.")
 
     @property
     def num_channels(self) -> int:
@@ -105,7 +110,7 @@ class Preprocessing:
         """Everything that decides the pixels of a fitted image, beside the image."""
         return {name: getattr(self, name) for name in ("mode", "size", "fit", "margin", "fill", "interpolation")}
 
-    def fit_image(self, source: PathArg | Image.Image) -> Tensor:
+    def fit_image(self, source: PathArg | Content | Image.Image) -> Tensor:
         """Return one image file or Pillow image as pixels `uint8 (C, H, W)` of the network's input size.
 
         A JPEG far larger than the input is decoded reduced (see `decoding`), from its file or from a Pillow image
@@ -235,6 +240,7 @@ def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Fra
         std=(1.0,) * channels,
         fit=framing.fit,
         margin=margin,
+        array_scale=framing.array_scale,
     )
     mean, std = channel_statistics(unmeasured.fit_readable(examples.inputs)[0])
     return Preprocessing(**{**asdict(unmeasured), "mean": mean, "std": std})

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glassnet._errors import UsageError
 from glassnet._types import PathArg, Shape
+from glassnet.data.columns import TableEncoding
 from glassnet.data.examples import ExampleSet
 from glassnet.data.preprocessing import columns_on
 
@@ -28,6 +29,8 @@ class Standardisation:
     """Mean of each feature or channel over the training examples."""
     std: tuple[float, ...]
     """Standard deviation of each, likewise."""
+    encoding: TableEncoding | None = None
+    """How a row of a table becomes the features; None where the inputs were numbers from the start."""
 
     def __post_init__(self) -> None:
         for name in ("class_names", "input_shape", "mean", "std"):
@@ -36,6 +39,11 @@ class Standardisation:
             raise UsageError(
                 f"Inputs of shape {self.input_shape} need {self.input_shape[0]} means and positive standard "
                 f"deviations; got {len(self.mean)} and {len(self.std)}."
+            )
+        if self.encoding is not None and (len(self.encoding.feature_names),) != self.input_shape:
+            raise UsageError(
+                f"Inputs of shape {self.input_shape} need an encoding of as many features; "
+                f"got one of {len(self.encoding.feature_names)}."
             )
 
     def fit_image(self, source: PathArg | object) -> Tensor:
@@ -48,7 +56,10 @@ class Standardisation:
     def fit_inputs(self, inputs: Tensor) -> Tensor:
         """Return `inputs` `(N, *input_shape)` as float32. Raises `UsageError` for another shape."""
         if tuple(inputs.shape[1:]) != self.input_shape:
-            raise UsageError(f"Expected inputs of shape (N, {_words(self.input_shape)}); got {tuple(inputs.shape)}.")
+            raise UsageError(
+                f"Expected inputs of shape (N, {_words(self.input_shape)}), as the network was trained on; "
+                f"got {tuple(inputs.shape)}. Bring them to that shape."
+            )
         return inputs.float()
 
     def normalise(self, inputs: Tensor) -> Tensor:
@@ -62,7 +73,9 @@ class Standardisation:
         return torch.zeros(1, *self.input_shape)
 
 
-def make_standardisation(examples: ExampleSet, is_wanted: bool = True) -> Standardisation:
+def make_standardisation(
+    examples: ExampleSet, is_wanted: bool = True, encoding: TableEncoding | None = None
+) -> Standardisation:
     """Measure mean and spread of `examples` per feature or channel; without `is_wanted`, 0 and 1: inputs as they are.
 
     A constant feature has the spread 1. Raises `UsageError` for values that are not finite.
@@ -79,6 +92,7 @@ def make_standardisation(examples: ExampleSet, is_wanted: bool = True) -> Standa
         input_shape=examples.input_shape,
         mean=tuple(mean),
         std=tuple(std) if is_wanted else (1.0,) * len(features),
+        encoding=encoding,
     )
 
 

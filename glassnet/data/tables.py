@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,32 +14,31 @@ from torch import Tensor
 
 from glassnet._errors import GlassnetError, UsageError, WorkError, unknown_name
 from glassnet._types import PathArg
-from glassnet.data.arrays import SPLIT_WORDS, cut_positions
+from glassnet.data.array_file import SPLIT_WORDS
+from glassnet.data.arrays import cut_positions
 from glassnet.data.columns import (
+    TASKS,
     Cells,
     ColumnEncoding,
     ColumnRecord,
     Mask,
     TableEncoding,
     by_number,
+    choose_task,
     class_texts,
-    comma_hint,
     describe_column,
     fit_column,
     note_foreign,
-    read_cells,
+    notes_on_unknown,
     why_left_out,
 )
-from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.delimited_file import DELIMITERS, Rows, decode, read_rows
+from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.images import SetAside
 
 __all__ = ["ColumnEncoding", "ColumnRecord", "TableData", "TableEncoding", "load_table"]
 
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
-TASKS = ("classification", "regression")
 SPLIT_COLUMN = "split"
-MAX_CLASS_NUMBERS = 20
-"""A target of whole numbers is classes where at most so many differ, each twice or more on average."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,7 +92,7 @@ def load_table(
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
     try:
-        rows = _read_rows(_decode(path))
+        rows = read_rows(decode(path))
         plan = _plan_columns(rows.columns, target, task)
         used, set_aside = _usable(rows, plan)
         places = _split_places(used, plan, seed, {"validation": validation_share, "test": test_share})
@@ -110,134 +107,19 @@ def load_table(
         f"{num_rows} rows of {len(used)} columns, divided by {DELIMITERS[rows.delimiter]}s",
         *_notes_on_task(plan, sets, target is None),
         *(f"column '{column.name}': {remark}" for column in columns for remark in column.remarks),
-        *_notes_on_unknown(unknown),
+        *notes_on_unknown(unknown),
         *_notes_on_rows(set_aside, num_rows, sets, plan),
     )
     return TableData(
-        dataset=Dataset(path.stem, *sets, seed=seed, validation_share=validation_share),
+        dataset=Dataset(
+            path.stem, *sets, seed=seed, validation_share=validation_share, framing=Framing(encoding=encoding)
+        ),
         encoding=encoding,
         target=plan.target,
         columns=columns,
         set_aside=tuple(SetAside(f"line {line}", reason) for line, reason in set_aside.items()),
         notes=notes,
     )
-
-
-# Reading
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The rows of a file that have as many cells as its header."""
-
-    columns: Mapping[str, Cells]
-    lines: Sequence[int]
-    """The line in which each row begins, counted from 1."""
-    set_aside: Mapping[int, str]
-    """The other rows by line, and why."""
-    delimiter: str
-
-
-def _decode(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise WorkError(f"Expected a table that can be read; got {error.strerror or error}.") from None
-    is_utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise WorkError(
-            f"Expected text as UTF-8; got the byte 0x{raw[error.start]:02x} in line {line}. Save the table as UTF-8."
-        ) from None
-    if "\0" in text:
-        raise WorkError("Expected a table as text; got binary data. Export it as CSV.")
-    if not text.strip():
-        raise UsageError("Expected a table with a header; the file is empty.")
-    return text
-
-
-def _read_rows(text: str) -> _Rows:
-    delimiter = _sniff(text)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    set_aside: dict[int, str] = {}
-    names: list[str] = []
-    for line, row in _parse(text, delimiter):
-        if isinstance(row, str):
-            set_aside[line] = row
-        elif not names:
-            names = [name.strip() for name in row]
-        elif len(row) != len(names):
-            set_aside[line] = f"expected {len(names)} cells, as in the header; got {len(row)}"
-        else:
-            rows.append(row)
-            lines.append(line)
-    if len(names) < 2:
-        raise UsageError(
-            f"Expected a header of two columns at least, divided by {', '.join(DELIMITERS.values())}; got {names}."
-        )
-    if not rows:
-        first = next((f"none: line {line}: {reason}" for line, reason in set_aside.items()), "none")
-        raise UsageError(f"Expected rows of {len(names)} cells, as in the header; got {first}. Correct the table.")
-    columns = [read_cells(column) for column in zip(*rows, strict=True)]
-    _check_header(names, columns)
-    named = [name or f"column {place}" for place, name in enumerate(names, start=1)]
-    return _Rows(dict(zip(named, columns, strict=True)), lines, set_aside, delimiter)
-
-
-def _sniff(text: str) -> str:
-    """Return the delimiter by which most of the first rows have as many cells, two at least, as the first of all."""
-
-    def fit(delimiter: str) -> tuple[int, int]:
-        rows = [row for _, row in islice(_parse(text, delimiter), 50) if not isinstance(row, str)]
-        num_cells = len(rows[0]) if rows else 0
-        return (sum(len(row) == num_cells for row in rows), num_cells) if num_cells > 1 else (0, 0)
-
-    return max(DELIMITERS, key=fit)
-
-
-def _parse(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line in which each row begins, and its cells, or what is wrong with it; blank lines are skipped."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            is_open = "unexpected end" in str(error)
-            yield line, f"a quote is opened and never closed, up to line {reader.line_num}" if is_open else str(error)
-            continue
-        if len(row) > 1 or any(cell.strip() for cell in row):
-            yield line, row
-
-
-def _check_header(names: Sequence[str], columns: Sequence[Cells]) -> None:
-    """Refuse a first line that is a row of data, and names that stand twice.
-
-    It is data where each column of numbers begins with a number already (unless they count up by one, as the years
-    do, or the names that pandas gives); without such columns, where each name is also a value of its column.
-    """
-    header = read_cells(names)
-    numeric = [place for place, column in enumerate(columns) if column.kind == "numeric"]
-    numbers = header.numbers[numeric]
-    if numeric:
-        counts_up = len(numbers) > 2 and bool((np.diff(numbers) == 1).all())
-        is_data = bool(header.is_number[numeric].any()) and not header.is_foreign[numeric].any() and not counts_up
-    else:
-        is_data = all(name in column.texts for name, column in zip(header.texts, columns, strict=True))
-    if is_data:
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        raise UsageError(
-            f"Expected a header, the names of the columns, in the first line; got what looks like data: {shown}. "
-            "Put the names before it, such as x1,x2,label."
-        )
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"Expected columns with names that differ; '{twice}' stands twice. Rename one.")
 
 
 # Understanding the columns
@@ -286,7 +168,7 @@ def _plan_columns(cells: Mapping[str, Cells], target: str | None, task: str | No
     if not inputs:
         told = "; ".join(f"'{name}': {why}" for name, why in left_out.items()) or "there is no other column"
         raise UsageError(f"Expected at least one column beside the target '{target}' to predict it from; {told}.")
-    chosen, why = _choose_task(target, cells[target], task)
+    chosen, why = choose_task(target, cells[target], task)
     takes_any_text = task == "classification" or cells[target].kind == "categorical"
     return _Plan(target, chosen, why, takes_any_text, split, inputs, left_out)
 
@@ -295,35 +177,7 @@ def _is_split(name: str, cells: Cells) -> bool:
     return name.lower() == SPLIT_COLUMN and any(text.lower() in SPLIT_WORDS for text in cells.texts)
 
 
-def _choose_task(name: str, cells: Cells, task: str | None) -> tuple[str, str]:
-    """Return the task and why it is this one. Raises `UsageError` for a target that does not suit."""
-    is_numeric = cells.kind == "numeric"
-    count = cells.num_distinct(cells.kind)
-    num_present = int((~cells.is_missing).sum())
-    if task == "regression" and not is_numeric:
-        text = next(text for text, is_foreign in zip(cells.texts, cells.is_foreign, strict=True) if is_foreign)
-        raise UsageError(
-            f"Expected numbers in the target column '{name}' for regression; got text, such as '{text}'"
-            f"{comma_hint(cells)}. Name another column, or leave task out."
-        )
-    numbers = cells.numbers[cells.is_number]
-    is_whole = is_numeric and bool((numbers == np.rint(numbers)).all())
-    has_few = is_whole and count <= MAX_CLASS_NUMBERS and num_present >= 2 * count
-    chosen = task or ("regression" if is_numeric and not has_few else "classification")
-    if chosen == "classification" and count == num_present:
-        raise UsageError(
-            f"Expected classes in the target column '{name}'; all {count} values differ{comma_hint(cells)}. "
-            "Name another column: target=."
-        )
-    if task:
-        return task, "as asked for"
-    if not is_numeric:
-        return chosen, "the target is text"
-    kind = "different whole numbers" if is_whole else "different numbers, not all whole"
-    return chosen, f"the target has {count} {kind}"
-
-
-def _usable(rows: _Rows, plan: _Plan) -> tuple[dict[str, Cells], dict[int, str]]:
+def _usable(rows: Rows, plan: _Plan) -> tuple[dict[str, Cells], dict[int, str]]:
     """Return the cells of the rows that can be used, and by line why others cannot, in the order of lines.
 
     Raises `WorkError` where no row is left.
@@ -382,7 +236,8 @@ def _fit(cells: Mapping[str, Cells], plan: _Plan, train: NDArray[np.int64]) -> T
     is_train: Mask = np.zeros(len(cells[plan.target]), dtype=np.bool_)
     is_train[train] = True
     return TableEncoding(
-        columns=tuple(fit_column(name, cells[name][is_train], kind) for name, kind in plan.inputs.items())
+        columns=tuple(fit_column(name, cells[name][is_train], kind) for name, kind in plan.inputs.items()),
+        target=plan.target,
     )
 
 
@@ -427,13 +282,6 @@ def _notes_on_task(plan: _Plan, sets: Sequence[ExampleSet], is_default: bool) ->
         absent = [name for name, count in zip(examples.class_names, examples.class_counts(), strict=True) if not count]
         if absent and len(examples):
             yield f"{split} has no example of {', '.join(absent[:10])}" + (", ..." if len(absent) > 10 else "")
-
-
-def _notes_on_unknown(unknown: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    for name, counts in unknown.items():
-        listed = ", ".join(f"'{category}' ({count})" for category, count in list(counts.items())[:5])
-        more = ", ..." if len(counts) > 5 else ""
-        yield f"column '{name}': categories that no training row has become zeros: {listed}{more}"
 
 
 def _notes_on_rows(

@@ -38,7 +38,8 @@ class Evaluation:
     top5_accuracy: float | None
     """Share of the examples whose true class is among the five most probable; None with five classes or fewer."""
     loss: float
-    """Mean of the loss the network was trained on, without label smoothing: cross-entropy in nats, unless it says."""
+    """Mean of the loss the network was trained on, without label smoothing: cross-entropy in nats, unless it says. nan
+    where that loss is the user's own and was not given."""
     confusion: tuple[tuple[int, ...], ...]
     """Counts by true class (row) and predicted class (column)."""
     per_class: tuple[ClassMetrics, ...]

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from glassnet._device import autocast
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
-from glassnet._types import PathArg
-from glassnet.data.images import SetAside, UnreadableImageError
+from glassnet._user_code import in_line, words_of
+from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
+from glassnet.evaluation.inputs import GatheredInputs, InputArg, gather_inputs
 
 MOST_VALUES = 2**22
 """Input values in one forward pass, such as 27 images of 3x224x224; inner layers hold some tens of times that."""
-
-ImageArg = PathArg | Image.Image | Tensor | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,8 @@ class Predictions(Sequence[Prediction]):
 
     rows: tuple[Prediction, ...]
     set_aside: tuple[SetAside, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader should know, such as categories that no training row has; a sentence each."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,10 +94,10 @@ def num_outputs(model: nn.Module, record: InputRecord) -> int:
             outputs = model(record.normalise(example))
     except Exception as error:  # the user's own code may raise anything
         what = "images" if isinstance(record, Preprocessing) else "inputs"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"The model does not take float32 {what} of {shape}: {reason}. "
-            "Build it for the data: build_model(name, input_shape=...), channels or features first."
+            f"The model does not take float32 {what} of {shape}: {words_of(error)}{in_line(error)}. "
+            "Build it for the data: build_model(name, input_shape=...), channels or features first. On the command "
+            "line, --size N resizes images."
         ) from None
     if not isinstance(outputs, Tensor):
         raise UsageError(f"A model gives one tensor of outputs (B, K); this one gave {type(outputs).__name__}.")
@@ -110,37 +108,42 @@ def num_outputs(model: nn.Module, record: InputRecord) -> int:
 
 def predict_images(
     model: nn.Module,
-    images: ImageArg | Sequence[ImageArg],
+    images: InputArg | Sequence[InputArg],
     record: InputRecord,
     *,
     device: torch.device,
     top_k: int = 5,
     to_logits: Callable[[Tensor], Tensor] = lambda outputs: outputs,
 ) -> Predictions:
-    """Classify image files, Pillow images or `uint8` arrays, one or many; or arrays of numbers, for their networks.
+    """Classify image files, Pillow images or `uint8` arrays, one or many; or numbers, for their networks.
 
-    An array is one image `(H, W)` or `(C, H, W)`, or a batch `(N, C, H, W)`; numbers are one input of the record's
-    shape, or a batch of them. `to_logits` makes one logit a class of the model's outputs. An image that cannot be
-    read is set aside with the reason, and the others are answered.
+    See `gather_inputs` for what may be given. `to_logits` makes one logit a class of the model's outputs. What cannot
+    be read is set aside with the reason, and the others are answered.
 
     Raises `UsageError` for other input and for `top_k` below 1.
     """
+    return predict_classes(
+        model, gather_inputs(images, record), record, device=device, top_k=top_k, to_logits=to_logits
+    )
+
+
+def predict_classes(
+    model: nn.Module,
+    gathered: GatheredInputs,
+    record: InputRecord,
+    *,
+    device: torch.device,
+    top_k: int = 5,
+    to_logits: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+) -> Predictions:
+    """Classify the gathered inputs; arguments as `predict_images`. Raises `UsageError` for `top_k` below 1."""
     if not isinstance(top_k, int) or top_k < 1:
         raise UsageError(f"top_k must be a whole number of at least 1; got {top_k!r}.")
-    sources: list[str] = []
-    fitted: list[Tensor] = []
-    set_aside: list[SetAside] = []
-    for source, image in _named_images(images, len(record.input_shape)):
-        try:
-            fitted.append(_fit(image, record))
-            sources.append(source)
-        except UnreadableImageError as error:
-            set_aside.append(SetAside(source, str(error)))
-    if not fitted:
-        return Predictions((), tuple(set_aside))
-    logits = to_logits(predict_outputs(model, torch.stack(fitted).to(device), record))
-    rows = describe_logits(logits, sources, record.class_names, top_k)
-    return Predictions(rows, tuple(set_aside))
+    if not gathered.sources:
+        return Predictions((), gathered.set_aside, gathered.notes)
+    logits = to_logits(predict_outputs(model, gathered.inputs.to(device), record))
+    rows = describe_logits(logits, gathered.sources, record.class_names, top_k)
+    return Predictions(rows, gathered.set_aside, gathered.notes)
 
 
 def describe_logits(
@@ -153,37 +156,3 @@ def describe_logits(
         top = tuple((class_names[index], probability) for index, probability in zip(indices, row, strict=True))
         rows.append(Prediction(source=source, class_name=top[0][0], probability=top[0][1], top=top))
     return tuple(rows)
-
-
-def _named_images(images: ImageArg | Sequence[ImageArg], num_axes: int) -> list[tuple[str, ImageArg]]:
-    if isinstance(images, np.ndarray):
-        images = _tensor(images)
-    if isinstance(images, Tensor):
-        images = list(images) if images.ndim == num_axes + 1 else [images]
-    elif isinstance(images, str | os.PathLike | Image.Image) or not isinstance(images, Sequence):
-        images = [images]
-    return [
-        (str(image) if isinstance(image, str | os.PathLike) else f"image {position}", image)
-        for position, image in enumerate(images)
-    ]
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "biuf":
-        raise UsageError(f"An array of images or numbers must hold numbers; got {array.dtype}.")
-    return torch.from_numpy(np.array(array))  # a copy: an array of Pillow's may not be written
-
-
-def _fit(image: ImageArg, record: InputRecord) -> Tensor:
-    if isinstance(image, np.ndarray):
-        image = _tensor(image)
-    if isinstance(image, Tensor):
-        is_grey = image.ndim == 2 and len(record.input_shape) == 3
-        image = image[None] if is_grey else image
-        if image.ndim != len(record.input_shape):
-            shapes = "(H, W) or (C, H, W) as uint8" if len(record.input_shape) == 3 else str(record.input_shape)
-            raise UsageError(f"An input is {shapes}; got shape {tuple(image.shape)}.")
-        return record.fit_inputs(image[None].cpu())[0]
-    if isinstance(image, str | os.PathLike | Image.Image):
-        return record.fit_image(image)
-    raise UsageError(f"Expected an image file, a Pillow image or a uint8 array; got {type(image).__name__}.")

@@ -193,6 +193,12 @@ LOSSES: dict[str, Loss] = {
 }
 """The losses by name."""
 
+
+def is_own_loss(name: str | None) -> bool:
+    """Tell whether a name is that of a user's own loss, `file.py:function` or `module:function`, and none of ours."""
+    return name is not None and ":" in name
+
+
 DEFAULT_LOSSES: dict[Task, str] = {
     "regression": "squared-error",
     "binary": "binary-cross-entropy",

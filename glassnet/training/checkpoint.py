@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 
 from glassnet._errors import WorkError
 from glassnet._modes import refuse_lazy
-from glassnet.training.fit import EpochEnd
-from glassnet.training.history import History
+from glassnet.training.state import TrainingState
+
+MAGIC = b"glassnet-state-2"
+"""Stands between a training state and its digest."""
+STATE_FORMAT = 2
 
 
 def _umask() -> int:
@@ -31,8 +35,11 @@ UMASK = _umask()
 """Read once, because reading it changes it for a moment. mkstemp's own mode would hide a run from everybody else."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], before_move: Callable[[], None] = lambda: None) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, and put it in place in one move.
+
+    `before_move` is called when the new file is safe and the old one still there. The folder is flushed as well, so
+    that after a loss of power the old content is there or the new.
 
     Raises `WorkError` where the folder cannot be written or the disk is full; `path` is then as it was.
     """
@@ -47,11 +54,23 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
+        before_move()
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> WorkError:
@@ -60,13 +79,13 @@ def _unwritable(path: Path, error: OSError) -> WorkError:
     )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes atomically."""
+def write_bytes(path: Path, content: bytes, before_move: Callable[[], None] = lambda: None) -> None:
+    """Write bytes atomically, as `write_atomically` does."""
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 
-    write_atomically(path, write)
+    write_atomically(path, write, before_move)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -113,28 +132,55 @@ def load_weights(path: Path, model: nn.Module) -> int:
     return epoch
 
 
-def save_training_state(path: Path, end: EpochEnd) -> None:
-    """Write everything it takes to go on after this epoch, as tensors and plain values."""
-    state = {
-        "format": 1,
-        "weights": end.weights,
-        "optimizer": end.optimizer,
-        "random_state": end.random_state,
-        "history": end.history.to_csv(),
-    }
-    buffer = io.BytesIO()  # torch.save into a full disk raises errors that do not name it
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+def save_training_state(path: Path, state: TrainingState) -> None:
+    """Write a training state as tensors and plain values, followed by its digest; the one before it is kept beside it.
 
-
-def load_training_state(path: Path) -> tuple[dict[str, Any], History]:
-    """Read what `save_training_state` wrote, without executing anything; return the state and its history.
-
-    Raises `WorkError` for a file that is missing, damaged or of another format.
+    At every moment one of the two is there in full, whatever ends the process or the machine.
     """
+    buffer = io.BytesIO()  # torch.save into a full disk raises errors that do not name it
+    torch.save({"format": STATE_FORMAT, **state.to_dict()}, buffer)
+    content = buffer.getvalue()
+
+    def keep_the_one_before() -> None:
+        if path.exists():
+            os.replace(path, previous_state(path))
+
+    write_bytes(path, content + MAGIC + hashlib.sha256(content).digest(), keep_the_one_before)
+
+
+def previous_state(path: Path) -> Path:
+    """Return where the state before the last one lies."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def load_training_state(path: Path) -> tuple[TrainingState, str]:
+    """Read the last training state that is whole, without executing anything; return it and what is to be said of it.
+
+    A damaged last one is named, and the one before it taken. Raises `WorkError` where neither loads.
+    """
+    reasons: list[str] = []
+    for candidate in (path, previous_state(path)):
+        try:
+            return _state(candidate), " ".join(f"{reason} The one before it is used." for reason in reasons)
+        except WorkError as error:
+            if candidate.exists() or candidate == path:
+                reasons.append(str(error))
+    raise WorkError(" ".join(reasons))
+
+
+def _state(path: Path) -> TrainingState:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return state, History.from_csv(state["history"])
-    except Exception as error:  # torch.load raises a dozen types on damaged files
+        content = path.read_bytes()
+    except OSError as error:
+        raise WorkError(f"Expected a training state in {path}; it cannot be read: {error.strerror or error}.") from None
+    body, footer = content[: -len(MAGIC) - 32], content[-len(MAGIC) - 32 :]
+    if footer != MAGIC + hashlib.sha256(body).digest():
+        raise WorkError(f"Expected a training state in {path}; the file is damaged (its digest is another).")
+    try:
+        values = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        if values.pop("format") != STATE_FORMAT:
+            raise WorkError(f"The training state in {path} is of another version of glassnet.")
+        return TrainingState.from_dict(values)
+    except (TypeError, KeyError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(f"Expected a training state in {path}; it does not load: {reason}") from None

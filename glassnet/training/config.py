@@ -12,9 +12,13 @@ from typing import Any
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import parse_augmentation
-from glassnet.nn.losses import LOSSES
+from glassnet.nn.losses import LOSSES, is_own_loss
 from glassnet.training.optimizer import OPTIMIZERS
-from glassnet.training.schedule import SCHEDULES, WARMUPS
+from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
+
+BATCH_WORDS = ("all", "auto")
+ON_NAN = ("stop", "halve-lr")
+SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +28,37 @@ class TrainConfig:
     Raises `UsageError` for values out of range and for fields that have no effect together.
     """
 
-    epochs: int = 10
-    """Passes over the training examples."""
-    batch_size: int = 64
-    """Examples per optimizer step."""
+    epochs: int | float = 10
+    """Passes over the training examples; 0.5 is half of one."""
+    batch_size: int | str = 64
+    """Examples that pass through the network at once; `all` of them, which is batch gradient descent; or `auto`: 64,
+    or as many below as the memory takes."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one optimizer step, in the memory of one batch."""
     optimizer: str = "adamw"
-    """`sgd`, `adam`, `adamw`, `rmsprop` or `adagrad`: torch's."""
+    """`sgd`, `adam`, `adamw`, `rmsprop`, `adagrad` or `muon`: torch's. `muon` is for hidden kernels and matrices; the
+    last layer, biases and normalisation then have `sgd`."""
     learning_rate: float | None = None
     """Peak learning rate, per step on the mean loss of a batch; None takes the optimizer's usual one."""
     momentum: float | None = None
-    """Momentum of `sgd` (None: 0.9, in Nesterov's form) and of `rmsprop` (None: 0)."""
+    """Momentum of `sgd` (None: 0.9), `rmsprop` (None: 0) and `muon` (None: 0.95)."""
+    nesterov: bool | None = None
+    """Whether the momentum of `sgd` and `muon` looks ahead (Nesterov 1983; Sutskever et al. 2013); None: it does."""
+    other_learning_rate: float | None = None
+    """With `muon`: the learning rate of `sgd` for what is no hidden kernel or matrix; None: 0.05."""
     weight_decay: float | None = None
     """As torch's optimizer has it: `adamw` shrinks weights by it per unit of learning rate, the others add it times the
     weight to the gradient. Biases and normalisation are spared; None: the optimizer's usual value."""
     schedule: str = "one-cycle"
-    """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step` or `exponential`."""
+    """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step`, `exponential` or `plateau`."""
+    plateau_patience: int | None = None
+    """With `plateau`: the rate falls to a tenth after more than this many epochs without a lower hold-out loss; None:
+    3."""
     warmup: float | None = None
     """Share of the steps over which the learning rate rises from zero; None: 0.2 for `one-cycle`, else 0."""
     loss: str | None = None
     """A name of `glassnet.nn.losses.LOSSES`; None takes the task's own: `squared-error`, `binary-cross-entropy` or
-    `cross-entropy`."""
+    `cross-entropy`. That of a user's own loss, `losses.py:focal`, is recorded here; `gn.train(loss=focal)` sets it."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
@@ -55,12 +70,27 @@ class TrainConfig:
     """Gradients are scaled down to this Euclidean norm over all parameters; None leaves them."""
     patience: int | None = None
     """Stop after this many epochs without a lower hold-out loss; None trains all epochs."""
+    validate_every: int = 1
+    """Epochs from one look at the hold-out split to the next; the last epoch is always looked at."""
+    ema: float | None = None
+    """Share of the moving average of the weights that is kept at each step, such as 0.999; the average is then what
+    is evaluated and saved. None keeps none."""
+    on_nan: str = "stop"
+    """Where the loss is no finite number: `stop` before the update, or `halve-lr`: go back to the start of the epoch
+    and on at half the learning rate."""
     seed: int = 0
     """Decides the order of the examples and every other draw while training."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = "auto"
-    """`fp32`, `bf16` (autocast) or `auto`: bf16 on a GPU that multiplies it natively, else fp32."""
+    """`fp32`, `bf16` or `fp16` (autocast; `fp16` with a scaled loss), or `auto`: bf16 where the hardware multiplies it
+    natively, else fp32."""
+    compile: bool = False
+    """Whether the network is compiled (`torch.compile`); it pays where training takes minutes."""
+    sync_batch_norm: bool = False
+    """Whether batch normalisation takes its statistics over all processes; for several GPUs."""
+    checkpoint_s: float = 60.0
+    """Seconds from one save of the full state to the next within an epoch."""
 
     def __new__(cls, *args: object, **values: object) -> TrainConfig:
         """Refuse what is no field with the nearest names; Python's own message would not give them."""
@@ -79,7 +109,8 @@ class TrainConfig:
         for kind, value, known in (
             ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
             ("schedule", self.schedule, tuple(SCHEDULES)),
-            ("loss", self.loss, (None, *LOSSES)),
+            ("loss", None if is_own_loss(self.loss) else self.loss, (None, *LOSSES)),
+            ("on_nan", self.on_nan, ON_NAN),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:
@@ -94,16 +125,20 @@ class TrainConfig:
             if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # numpy's numbers
                 value = value.item()
                 object.__setattr__(self, field.name, value)
-            if float in accepted and isinstance(value, int) and not isinstance(value, bool):
+            if float in accepted and int not in accepted and type(value) is int:
                 object.__setattr__(self, field.name, float(value))
-            elif not isinstance(value, accepted) or isinstance(value, bool):
-                kinds = " or ".join(_TYPE_WORDS[kind] for kind in accepted)
-                raise UsageError(f"{field.name} must be {kinds}; got {value!r}.")
+            elif not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+                raise UsageError(f"{field.name} must be {_words(accepted)}; got {value!r}.")
 
     def _check_ranges(self) -> None:
         for name, low, is_included in (
-            ("epochs", 1, True),
+            ("epochs", 0, False),
             ("batch_size", 1, True),
+            ("accumulate", 1, True),
+            ("other_learning_rate", 0, False),
+            ("plateau_patience", 0, True),
+            ("validate_every", 1, True),
+            ("checkpoint_s", 0, False),
             ("learning_rate", 0, False),
             ("weight_decay", 0, True),
             ("max_gradient_norm", 0, False),
@@ -112,11 +147,15 @@ class TrainConfig:
             ("seed", 0, True),
         ):
             value = getattr(self, name)
+            if name == "batch_size" and isinstance(value, str):
+                if value not in BATCH_WORDS:
+                    raise UsageError(f"batch_size must be a whole number, {' or '.join(BATCH_WORDS)}; got '{value}'.")
+                continue
             if isinstance(value, float) and math.isinf(value):
                 raise UsageError(f"{name} must be a finite number; got {value}.")
             if value is not None and not (value >= low if is_included else value > low):
                 raise UsageError(f"{name} must be {'at least' if is_included else 'above'} {low}; got {value}.")
-        for name in ("momentum", "warmup", "label_smoothing"):
+        for name in ("momentum", "warmup", "label_smoothing", "ema"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"{name} must be at least 0 and below 1; got {value}.")
@@ -137,6 +176,23 @@ class TrainConfig:
                 f"momentum has no effect with the optimizer '{self.optimizer}', whose averaging is its own; "
                 f"leave it out, or choose one of: {takers}."
             )
+        self._check_idle_fields()
+
+    def _check_idle_fields(self) -> None:
+        """Refuse what has no effect beside the rest."""
+        entry = OPTIMIZERS[self.optimizer]
+        for name, has_effect, remedy in (
+            ("nesterov", entry.has_nesterov, "It is for sgd and muon"),
+            ("other_learning_rate", entry.is_for_kernels, "It is for optimizer='muon'"),
+            ("plateau_patience", self.schedule == "plateau", "It is for schedule='plateau'"),
+        ):
+            if getattr(self, name) is not None and not has_effect:
+                raise UsageError(
+                    f"{name} has no effect with optimizer '{self.optimizer}' and schedule '{self.schedule}'. {remedy}; "
+                    "leave it out."
+                )
+        if self.precision == "fp16" and entry.is_for_kernels:
+            raise UsageError(f"precision 'fp16' scales the loss, which '{self.optimizer}' does not take. Choose bf16.")
 
     def resolved(self) -> TrainConfig:
         """Return the config with the usual value in place of every None that stands for one; what a run records."""
@@ -147,6 +203,12 @@ class TrainConfig:
             "weight_decay": entry.weight_decay,
             "warmup": WARMUPS.get(self.schedule, 0.0),
         }
+        if entry.has_nesterov:
+            usual["nesterov"] = True
+        if entry.is_for_kernels:
+            usual["other_learning_rate"] = OPTIMIZERS["sgd"].learning_rate
+        if self.schedule == "plateau":
+            usual["plateau_patience"] = PLATEAU_PATIENCE
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, object]:
@@ -170,17 +232,28 @@ class TrainConfig:
         accepted = _accepted_types(hints[name])
         if type(None) in accepted and text.lower() == "none":
             return None
+        if bool in accepted and text.lower() in SWITCH_WORDS:
+            return SWITCH_WORDS[text.lower()]
         for kind in (int, float, str):
             if kind in accepted:
                 try:
                     return kind(text)
                 except ValueError:
                     continue
-        kinds = " or ".join(_TYPE_WORDS[kind] for kind in accepted)
-        raise UsageError(f"{name} must be {kinds}; got '{text}'.")
+        raise UsageError(f"{name} must be {_words(accepted)}; got '{text}'.")
 
 
-_TYPE_WORDS = {int: "a whole number", float: "a number", str: "a word", type(None): "none"}
+_TYPE_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    type(None): "none",
+}
+
+
+def _words(accepted: tuple[type, ...]) -> str:
+    return " or ".join(_TYPE_WORDS[kind] for kind in accepted if not (kind is int and float in accepted))
 
 
 def _accepted_types(hint: object) -> tuple[type, ...]:

@@ -2,93 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
-from glassnet._errors import UsageError, WorkError
-from glassnet._seed import seeded, seeded_generator
-from glassnet.data.augmentation import parse_augmentation, random_shift
-from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order
-from glassnet.data.preprocessing import Preprocessing
+from glassnet._errors import UsageError
+from glassnet._seed import seeded
+from glassnet.data.loader import DeviceExamples
 from glassnet.data.records import InputRecord
-from glassnet.evaluation.metrics import count_correct
-from glassnet.evaluation.prediction import num_outputs, predict_outputs
+from glassnet.evaluation.prediction import num_outputs
+from glassnet.training.average import moving_average
+from glassnet.training.batches import TrainingBatches
+from glassnet.training.compiled import compiled
 from glassnet.training.config import TrainConfig
+from glassnet.training.epoch import EpochLoop, Timing
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
 from glassnet.training.objective import Objective, make_objective
-from glassnet.training.optimizer import build_optimizer, set_learning_rate
-from glassnet.training.schedule import learning_rate_factor
-from glassnet.training.step import NonFiniteLossError, Totals, training_step
+from glassnet.training.observer import FitPlan, Observer, Progress, SilentObserver
+from glassnet.training.optimizer import build_optimizer
+from glassnet.training.processes import ALONE, Processes, distributed
+from glassnet.training.state import TrainingState
+from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
 
-REFRESH_S = 0.1
-"""Seconds between two reads of the running totals for the display."""
+__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "check_batch_size", "fit"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class FitPlan:
-    """What a run is going to do, known before it starts."""
-
-    num_epochs: int
-    num_steps: int
-    """Over all epochs."""
-    num_train: int
-    num_validation: int
-    device: torch.device
-    precision: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run stands in the middle of an epoch."""
-
-    epoch: int
-    step: int
-    """Steps taken since the start of the run."""
-    loss: float
-    """Mean over the epoch so far."""
-    accuracy: float
-    """Likewise."""
-    images_per_s: float
-
-
-class Observer(Protocol):
-    """Who watches a run. None of the calls can change its result."""
-
-    def started(self, plan: FitPlan) -> None:
-        """Training is about to begin."""
-
-    def progressed(self, progress: Progress) -> None:
-        """A tenth of a second or more has gone by."""
-
-    def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
-        """An epoch is complete and saved."""
-
-    def stopped(self, reason: str) -> None:
-        """Training is over, also after an error."""
-
-
-class SilentObserver:
-    """An observer that shows nothing."""
-
-    def started(self, plan: FitPlan) -> None:
-        """Show nothing."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Show nothing."""
-
-    def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
-        """Show nothing."""
-
-    def stopped(self, reason: str) -> None:
-        """Show nothing."""
+USUAL_BATCH_SIZE = 64
+"""Of `batch_size="auto"`, where the memory takes it."""
+MOST_HALVINGS = 10
+"""With `on_nan="halve-lr"`: at a thousandth of the learning rate, the rate is not what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +46,9 @@ class EpochEnd:
     history: History
     is_best: bool
     weights: dict[str, Tensor]
-    """The model's `state_dict`."""
-    optimizer: dict[str, object]
-    """The optimizer's `state_dict`."""
-    random_state: Tensor
-    """torch's global CPU generator: what dropout draws from."""
+    """The `state_dict` of what was evaluated: the model, or the moving average of its weights."""
+    state: TrainingState
+    """What it takes to go on. Where the epoch was cut short, it goes on within the epoch, of which it knows no row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +59,8 @@ class FitResult:
     best_epoch: int
     stop_reason: str
     """`all epochs done`, `no lower hold-out loss for N epochs`, or `interrupted`."""
+    timing: Timing
+    """Where the time went."""
 
 
 def fit(
@@ -123,53 +71,181 @@ def fit(
     config: TrainConfig,
     *,
     precision: str = "fp32",
+    objective: Objective | None = None,
     observer: Observer | None = None,
     on_epoch: Callable[[EpochEnd], None] = lambda end: None,
+    on_state: Callable[[TrainingState], None] = lambda state: None,
+    resume: TrainingState | None = None,
+    processes: Processes = ALONE,
 ) -> FitResult:
     """Train `model` in place; call `on_epoch` after each epoch with what there is to save.
 
-    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own. The model,
+    `record` normalises the inputs and names the classes; the loss is the config's, or the task's own, or what
+    `objective` says, which a loss of the user's own needs. The model,
     `train` and `validation` lie on one device. The result depends on the arguments alone: the global
-    random state is neither read nor changed, and no observer can alter it. Ctrl-C ends the epoch after the current
-    step: what is done is evaluated, saved and returned.
+    random state is neither read nor changed, and no observer can alter it.
+
+    `on_state` is called with the full state every `checkpoint_s` seconds within an epoch; `fit` with such a state as
+    `resume` goes on from there, and ends with the weights, bit for bit, and the history of a run that was never
+    interrupted. Ctrl-C and SIGTERM end after the current step: the state is handed to `on_state`. The epoch that is
+    under way counts for nothing then, unless it is the first, which is evaluated as it stands.
+
+    With several `processes`, each calls `fit` with the same arguments and trains on its part of each batch; only the
+    first calls `on_epoch` and `on_state`.
 
     Raises `UsageError` for a batch larger than the set, `NonFiniteLossError` where the loss is lost.
     """
     observer, config = observer or SilentObserver(), config.resolved()
-    check_batch_size(config.batch_size, len(train))
-    if config.patience is not None and not len(validation):
-        raise UsageError("patience watches the hold-out loss, and there is no hold-out split. Leave it out.")
-    steps_per_epoch = len(batch_bounds(len(train), config.batch_size))
-    plan = FitPlan(
-        num_epochs=config.epochs,
-        num_steps=config.epochs * steps_per_epoch,
-        num_train=len(train),
-        num_validation=len(validation),
-        device=train.labels.device,
-        precision=precision,
-    )
-    objective = make_objective(config, record.class_names, num_outputs(model, record))
-    optimizer = build_optimizer(model, config)
-    loop = _Loop(model, optimizer, train, validation, record, objective, config, plan, observer)
-    stopping, history, stop_reason = EarlyStopping(config.patience), History(), "all epochs done"
-    observer.started(plan)
+    config = with_batch_size(config, len(train))
+    if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
+        name = "patience" if config.patience is not None else "schedule='plateau'"
+        raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
+    objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
+    with (
+        _laid_out(model, train) as channels_last,
+        seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
+        distributed(model, processes, config.sync_batch_norm) as shared_model,
+    ):
+        rule = StepRule(
+            model=compiled(shared_model) if config.compile else shared_model,
+            own_model=model,
+            optimizer=build_optimizer(model, config),
+            objective=objective,
+            record=record,
+            precision=precision,
+            scaler=GradScaler(train.device.type) if precision == "fp16" else None,
+            max_gradient_norm=config.max_gradient_norm,
+            num_parts=config.accumulate,
+            processes=processes,
+            channels_last=channels_last,
+        )
+        loop = EpochLoop(
+            rule,
+            TrainingBatches(train, record, config, objective.num_classes),
+            validation,
+            average=None if config.ema is None else moving_average(model, config.ema),
+            observer=observer if processes.is_first else SilentObserver(),
+            on_state=on_state if processes.is_first else lambda state: None,
+        )
+        if resume is not None:
+            loop.load(resume)
+        return _fit(loop, on_epoch if processes.is_first else lambda end: None)
+
+
+def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
+    """Run the epochs that are left of `loop`."""
+    stopping, history, stop_reason = _standing(loop), loop.history, "all epochs done"
+    if loop.step == 0:
+        loop.on_state(loop.state())  # so that a run that is killed at its first step can be resumed too
+    loop.observer.started(replace(loop.plan, first_step=loop.step))
     try:
-        with seeded(config.seed, "training"), stop_on_interrupt() as is_asked_to_stop:
-            for epoch in range(1, config.epochs + 1):
-                row = loop.run_epoch(epoch, is_asked_to_stop)
+        with stop_on_interrupt() as is_asked_to_stop:
+            while loop.epoch <= loop.plan.num_epochs and not stopping.is_over:
+                state, row = _run_epoch(loop, is_asked_to_stop)
+                is_cut_short = row is None
+                if is_cut_short:
+                    loop.on_state(state)
+                    if len(history):
+                        stop_reason = "interrupted"
+                        break
+                    row = loop.row()  # so that there is something to use
+                assert row is not None
                 history = History((*history.rows, row))
-                stopping = stopping.updated(epoch, row.validation_loss)
-                on_epoch(loop.end(history, stopping.is_best))
-                observer.epoch_ended(row, stopping.is_best)
-                if is_asked_to_stop() and epoch < config.epochs:
+                stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
+                _save(loop, on_epoch, history, stopping.is_best, state)
+                loop.observer.epoch_ended(row, stopping.is_best)
+                if is_cut_short or (is_asked_to_stop() and loop.epoch <= loop.plan.num_epochs):
                     stop_reason = "interrupted"
                     break
-                if stopping.is_over:
-                    stop_reason = f"no lower hold-out loss for {config.patience} epochs"
-                    break
+            if stopping.is_over:
+                stop_reason = f"no lower hold-out loss for {stopping.patience} epochs"
     finally:
-        observer.stopped(stop_reason)
-    return FitResult(history=history, best_epoch=stopping.best_epoch, stop_reason=stop_reason)
+        loop.observer.stopped(stop_reason)
+    return FitResult(
+        history=history, best_epoch=stopping.best_epoch, stop_reason=stop_reason, timing=loop.timing
+    )  # fmt: skip
+
+
+def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[TrainingState, EpochRow | None]:
+    """Run an epoch; return the state to go on from, and the epoch's row where it came to its end.
+
+    With `on_nan="halve-lr"` an epoch is only ever begun at its start, so that one that is resumed goes back to where
+    one that was not does.
+    """
+    if loop.config.on_nan == "stop":
+        try:
+            row = loop.run(is_asked_to_stop)
+        except NonFiniteLossError:
+            if _is_finite(loop.rule.own_model):  # on a GPU the loss is seen late, when the weights may be lost too
+                loop.on_state(loop.state())
+            raise
+        return loop.state(), row
+    start = loop.state().copied()
+    while True:
+        try:
+            row = loop.run(is_asked_to_stop)
+            return (start if row is None else loop.state()), row
+        except NonFiniteLossError as error:
+            scale = loop.learning_rate_scale / 2
+            if scale < 0.5**MOST_HALVINGS:
+                raise NonFiniteLossError(f"{error} The learning rate was halved {MOST_HALVINGS} times.") from None
+            loop.load(start.copied())
+            loop.learning_rate_scale = scale
+            start = replace(start, learning_rate_scale=scale)
+            loop.observer.noted(f"The loss was lost: epoch {loop.epoch} again, at {scale:g} of the learning rate.")
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def _save(
+    loop: EpochLoop, on_epoch: Callable[[EpochEnd], None], history: History, is_best: bool, state: TrainingState
+) -> None:
+    started = time.perf_counter()
+    on_epoch(
+        EpochEnd(history=history, is_best=is_best, weights=loop.evaluated_model.state_dict(), state=state)
+    )  # fmt: skip
+    loop.timing.saving_s += time.perf_counter() - started
+
+
+def _standing(loop: EpochLoop) -> EarlyStopping:
+    """Return the record of the epochs that are complete."""
+    stopping = EarlyStopping(loop.config.patience)
+    for row in loop.history:
+        stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
+    return stopping
+
+
+@contextmanager
+def _laid_out(model: nn.Module, train: DeviceExamples) -> Iterator[bool]:
+    """Lay the kernels of an image network out with their channels innermost for a block; yield whether it is done.
+
+    Convolutions and pooling of few channels take two thirds of the time so. What was otherwise is put back.
+    """
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    if train.inputs.ndim != 4 or not kernels:
+        yield False
+        return
+    before = [(kernel, kernel.stride()) for kernel in kernels]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield True
+    finally:
+        for kernel, strides in before:  # by strides: a kernel of one channel is contiguous in either layout
+            laid_out = torch.empty_strided(kernel.shape, strides, dtype=kernel.dtype, device=kernel.device)
+            kernel.data = laid_out.copy_(kernel.data)
+
+
+def with_batch_size(config: TrainConfig, num_examples: int) -> TrainConfig:
+    """Return `config` with a number for `all`; raise `UsageError` where a step would take more than there is."""
+    if config.batch_size == "all":
+        config = replace(config, batch_size=max(1, num_examples))
+    if config.batch_size == "auto":
+        config = replace(config, batch_size=max(1, min(USUAL_BATCH_SIZE, num_examples)))
+    assert isinstance(config.batch_size, int)
+    check_batch_size(config.batch_size * config.accumulate, num_examples)
+    return config
 
 
 def check_batch_size(batch_size: int, num_examples: int) -> None:
@@ -181,122 +257,3 @@ def check_batch_size(batch_size: int, num_examples: int) -> None:
             f"batch_size must be at most the {num_examples} training examples; got {batch_size}. "
             f"Use batch_size={num_examples} for batch gradient descent."
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Loop:
-    """What every epoch of one run works with."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    train: DeviceExamples
-    validation: DeviceExamples
-    record: InputRecord
-    objective: Objective
-    config: TrainConfig
-    plan: FitPlan
-    observer: Observer
-
-    def run_epoch(self, epoch: int, is_asked_to_stop: Callable[[], bool]) -> EpochRow:
-        """Train one epoch, or up to the step at which a stop was asked for, and evaluate the hold-out split."""
-        config, plan = self.config, self.plan
-        totals, learning_rate = Totals.zero(plan.device), 0.0
-        step = (epoch - 1) * (plan.num_steps // plan.num_epochs)
-        order = shuffled_order(len(self.train), config.seed, epoch, plan.device)
-        fill = self.record.fill if isinstance(self.record, Preprocessing) else 0
-        augmentation = parse_augmentation(config.augment)
-        changes = seeded_generator(config.seed, "augmentation", epoch)
-        shifts = seeded_generator(config.seed, "shift", epoch)
-        self.model.train()
-        started = shown = time.perf_counter()
-        try:
-            for inputs, labels in self.train.batches(config.batch_size, order):
-                learning_rate = self._set_learning_rate(step)
-                if config.max_shift:
-                    inputs = random_shift(inputs, config.max_shift, fill, shifts)
-                if augmentation.transforms:
-                    num_classes = self.objective.num_classes
-                    inputs, labels = augmentation(inputs, labels, changes, num_classes=num_classes, fill=fill)
-                training_step(
-                    self.model,
-                    self.optimizer,
-                    self.record.normalise(inputs),
-                    labels,
-                    self.objective,
-                    totals,
-                    precision=plan.precision,
-                    max_gradient_norm=config.max_gradient_norm,
-                )
-                step += 1
-                now = time.perf_counter()
-                if now - shown >= REFRESH_S:
-                    shown = now
-                    self._report(epoch, step, totals, totals.num_examples / (now - started))
-                if is_asked_to_stop():
-                    break
-            train_loss, train_accuracy = totals.read()
-        except NonFiniteLossError as error:
-            raise _explained(error, epoch, step, learning_rate) from None
-        images_per_s = totals.num_examples / (time.perf_counter() - started)
-        validation_loss, validation_accuracy = mean_loss_and_accuracy(
-            self.model, self.validation, self.record, self.objective
-        )
-        if len(self.validation) and not math.isfinite(validation_loss):
-            lost = NonFiniteLossError(f"the loss on the hold-out split became {validation_loss}")
-            raise _explained(lost, epoch, step, learning_rate)
-        return EpochRow(
-            epoch=epoch,
-            step=step,
-            num_examples=totals.num_examples,
-            learning_rate=learning_rate,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy if self.objective.is_classification else math.nan,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
-            images_per_s=images_per_s,
-            epoch_s=time.perf_counter() - started,
-        )
-
-    def end(self, history: History, is_best: bool) -> EpochEnd:
-        """Return what there is to save after the last of `history`'s epochs."""
-        return EpochEnd(
-            history=history,
-            is_best=is_best,
-            weights=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            random_state=torch.get_rng_state(),
-        )
-
-    def _set_learning_rate(self, step: int) -> float:
-        factor = learning_rate_factor(self.config.schedule, step, self.plan.num_steps, self.config.warmup)
-        assert self.config.learning_rate is not None, "fit resolves the config"
-        learning_rate = self.config.learning_rate * factor
-        set_learning_rate(self.optimizer, learning_rate)
-        return learning_rate
-
-    def _report(self, epoch: int, step: int, totals: Totals, images_per_s: float) -> None:
-        loss, accuracy = totals.read()
-        accuracy = accuracy if self.objective.is_classification else math.nan
-        self.observer.progressed(
-            Progress(epoch=epoch, step=step, loss=loss, accuracy=accuracy, images_per_s=images_per_s)
-        )
-
-
-def mean_loss_and_accuracy(
-    model: nn.Module, examples: DeviceExamples, record: InputRecord, objective: Objective
-) -> tuple[float, float]:
-    """Return the mean loss (no smoothing) and the accuracy in evaluation mode; nan where there is none."""
-    if not len(examples):
-        return math.nan, math.nan
-    outputs = predict_outputs(model, examples.inputs, record)
-    loss = objective.value(outputs, examples.labels).item()
-    if not objective.is_classification:
-        return loss, math.nan
-    return loss, int(count_correct(objective.logits(outputs), examples.labels)) / len(examples)
-
-
-def _explained(error: WorkError, epoch: int, step: int, learning_rate: float) -> NonFiniteLossError:
-    return NonFiniteLossError(
-        f"Training stopped in epoch {epoch} at step {step} with learning rate {learning_rate:.3g}: {error}. "
-        f"Lower --lr (try {learning_rate / 10:.1g}), or set max_gradient_norm=1."
-    )

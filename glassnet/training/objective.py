@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from glassnet._errors import UsageError
+from glassnet._user_code import qualified_name
 from glassnet.evaluation.outputs import class_logits
-from glassnet.nn.losses import DEFAULT_LOSSES, LOSSES, Loss, Task
+from glassnet.nn.losses import DEFAULT_LOSSES, LOSSES, Loss, Task, is_own_loss
 from glassnet.training.config import TrainConfig
+from glassnet.training.own_loss import LossFunction, absent_loss, own_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class Objective:
     num_classes: int
     """0 for regression."""
     label_smoothing: float = 0.0
+    is_loss_known: bool = True
+    """False where the loss is a user's own and was not given: outputs can be read, and the loss cannot be had."""
 
     @property
     def is_classification(self) -> bool:
@@ -45,10 +49,12 @@ def make_objective(
     class_names: Sequence[str],
     num_outputs: int,
     usual: Mapping[Task, str] = DEFAULT_LOSSES,
+    own: LossFunction | None = None,
 ) -> Objective:
     """Match the config's loss, or the usual one, to the task: regression without classes, else by the outputs.
 
-    `usual` names losses by task for models that are trained with others than the rest.
+    `usual` names losses by task for models that are trained with others than the rest; `own` is the user's own loss,
+    which fits every task. Where the config names one and it is not given, the objective says so and has no value.
 
     Raises `UsageError` for a loss of another task, a number of outputs that fits no task, and label smoothing with a
     loss that has none.
@@ -65,6 +71,8 @@ def make_objective(
             f"The data has {num_classes} classes, and the model has {num_outputs} outputs. "
             f"Build it with num_classes={num_classes}."
         )
+    if own is not None or is_own_loss(config.loss):
+        return _own_objective(config, own, num_classes, task)
     loss = LOSSES[config.loss or usual.get(task, DEFAULT_LOSSES[task])]
     if loss.task != task:
         fitting = ", ".join(name for name, entry in LOSSES.items() if entry.task == task)
@@ -77,3 +85,12 @@ def make_objective(
             f"label_smoothing has no effect with loss '{loss.name}'; it is for cross-entropy. Set it to 0."
         )
     return Objective(loss=loss, num_classes=num_classes, label_smoothing=config.label_smoothing)
+
+
+def _own_objective(config: TrainConfig, own: LossFunction | None, num_classes: int, task: Task) -> Objective:
+    if own is None:
+        name = str(config.loss)
+        return Objective(loss=own_loss(absent_loss(name), task, name), num_classes=num_classes, is_loss_known=False)
+    if config.label_smoothing:
+        raise UsageError("label_smoothing has no effect with a loss of your own; it is for cross-entropy. Set it to 0.")
+    return Objective(loss=own_loss(own, task, qualified_name(own)), num_classes=num_classes)

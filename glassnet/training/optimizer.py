@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from glassnet._errors import UsageError
 
 if TYPE_CHECKING:
     from glassnet.training.config import TrainConfig
@@ -22,6 +25,10 @@ class OptimizerEntry:
     weight_decay: float = 0.0
     momentum: float | None = None
     """Usual momentum; None where the optimizer has no such field."""
+    has_nesterov: bool = False
+    """True where momentum can be had in Nesterov's form."""
+    is_for_kernels: bool = False
+    """True where it takes matrices and kernels only, and plain `sgd` updates the rest."""
 
     @property
     def has_momentum(self) -> bool:
@@ -29,39 +36,144 @@ class OptimizerEntry:
         return self.momentum is not None
 
 
-def _sgd(groups: list[dict[str, object]], *, momentum: float, **values: object) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], *, momentum: float, nesterov: bool, **values: Any) -> torch.optim.Optimizer:
     # Nesterov's form needs a momentum; without one both forms are plain gradient descent.
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **values)  # type: ignore[arg-type]
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov and momentum > 0, **values)
+
+
+def _muon(groups: list[dict[str, Any]], **values: Any) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise UsageError(f"Optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}. Choose adamw.")
+    return torch.optim.Muon(groups, **values)
 
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "sgd": OptimizerEntry(make=_sgd, learning_rate=0.05, weight_decay=5e-4, momentum=0.9),
+    "sgd": OptimizerEntry(make=_sgd, learning_rate=0.05, weight_decay=5e-4, momentum=0.9, has_nesterov=True),
     "adam": OptimizerEntry(make=torch.optim.Adam, learning_rate=3e-3),
     "adamw": OptimizerEntry(make=torch.optim.AdamW, learning_rate=3e-3, weight_decay=0.01),
     "rmsprop": OptimizerEntry(make=torch.optim.RMSprop, learning_rate=1e-3, momentum=0.0),
     "adagrad": OptimizerEntry(make=torch.optim.Adagrad, learning_rate=0.01),
+    "muon": OptimizerEntry(make=_muon, learning_rate=0.02, momentum=0.95, has_nesterov=True, is_for_kernels=True),
 }
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+class KernelOptimizer:
+    """An optimizer of matrices for the hidden kernels of a network, beside `sgd` for everything else.
+
+    Muon (Jordan et al. 2024) makes the update of a weight matrix orthogonal. A kernel `(O, C, H, W)` is given to it as
+    the matrix `(O, C * H * W)`, a view of the same memory. It is meant for hidden layers: the last layer, biases and
+    normalisation have `sgd`, with a learning rate of their own.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        kernels: list[nn.Parameter],
+        rest: torch.optim.Optimizer | None,
+    ) -> None:
+        self.kernels = kernels
+        self.matrices = [nn.Parameter(_matrix(kernel.detach(), kernel)) for kernel in kernels]
+        self.parts = [make([{"params": self.matrices}]), *([rest] if rest else [])]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of both."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters."""
+        for kernel in self.kernels:
+            kernel.grad = None
+        for part in self.parts:
+            part.zero_grad(set_to_none=set_to_none)
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
+            matrix.grad = None if kernel.grad is None else _matrix(kernel.grad, kernel)
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for part, values in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(values)
+
+
+AnyOptimizer = torch.optim.Optimizer | KernelOptimizer
+
+
+def _matrix(values: Tensor, kernel: Tensor) -> Tensor:
+    """Return `values` `(O, ...)` as `(O, K)`, its columns in the order in which `kernel` lies in memory.
+
+    So the kernel's own matrix is a view. The order is of no account: a matrix with other columns is made orthogonal
+    in the same way.
+    """
+    if kernel.ndim == 4 and not kernel.is_contiguous():  # channels innermost
+        values = values.permute(0, 2, 3, 1)
+    return values.reshape(len(values), -1)
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> AnyOptimizer:
     """Build the optimizer of a resolved config over the model's parameters.
 
     Weight decay acts on parameters of two or more axes (kernels, matrices); biases and the scales of normalisation
-    are spared.
+    are spared. Raises `UsageError` where the optimizer is for kernels and the model has none to learn.
     """
-    entry, decay = OPTIMIZERS[config.optimizer], config.weight_decay
+    entry = OPTIMIZERS[config.optimizer]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, object]] = [
+    if entry.is_for_kernels:
+        return _for_kernels(parameters, config)
+    values: dict[str, Any] = {"lr": config.learning_rate} | _fused(entry.make, parameters)
+    if entry.has_momentum:
+        values["momentum"] = config.momentum
+    if entry.has_nesterov:
+        values["nesterov"] = config.nesterov
+    return entry.make(_groups(parameters, config.weight_decay), **values)
+
+
+def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelOptimizer:
+    kernels = [parameter for parameter in parameters if parameter.ndim >= 2][:-1]
+    if not kernels:
+        raise UsageError(
+            f"Optimizer '{config.optimizer}' is for the kernels and matrices of hidden layers, and this model has "
+            "none. Choose sgd or adamw."
+        )
+    taken = {id(kernel) for kernel in kernels}
+    others = [parameter for parameter in parameters if id(parameter) not in taken]
+    assert config.learning_rate is not None
+    assert config.other_learning_rate is not None
+    rest = _sgd(
+        _groups(others, config.weight_decay), momentum=0.9, nesterov=True, lr=config.other_learning_rate
+    )  # fmt: skip
+    for group in rest.param_groups:
+        group["lr_ratio"] = config.other_learning_rate / config.learning_rate
+    values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    make = OPTIMIZERS[config.optimizer].make
+    return KernelOptimizer(lambda groups: make(groups, nesterov=config.nesterov, **values), kernels, rest)
+
+
+def _groups(parameters: list[nn.Parameter], decay: float | None) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    values: dict[str, object] = {"lr": config.learning_rate}
-    if entry.has_momentum:
-        values["momentum"] = config.momentum
-    return entry.make([group for group in groups if group["params"]], **values)
+    return [group for group in groups if group["params"]]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
+def _fused(make: Callable[..., object], parameters: list[nn.Parameter]) -> dict[str, bool]:
+    """Return what makes torch update all parameters in one kernel, where it has one for them."""
+    takes_it = "fused" in inspect.signature(torch.optim.SGD if make is _sgd else make).parameters
+    places = {parameter.device.type for parameter in parameters}
+    is_plain = all(parameter.dtype == torch.float32 for parameter in parameters)
+    return {"fused": True} if takes_it and is_plain and places <= {"cpu", "cuda"} and len(places) == 1 else {}
+
+
+def set_learning_rate(optimizer: AnyOptimizer, learning_rate: float) -> None:
+    """Set the learning rate of every parameter group; one with a ratio of its own keeps it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_ratio", 1.0)

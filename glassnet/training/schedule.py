@@ -6,7 +6,7 @@ Each returns the factor by which the peak learning rate is multiplied.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def constant(done: float) -> float:
@@ -42,8 +42,15 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "one-cycle": cosine,
     "step": step,
     "exponential": exponential,
+    "plateau": constant,
 }
-"""After the warm-up. `one-cycle` is a long warm-up followed by the cosine: Smith, "Super-convergence" (2018)."""
+"""After the warm-up. `one-cycle` is a long warm-up followed by the cosine: Smith, "Super-convergence" (2018).
+`plateau` is constant but for `plateau_factor`, which knows what happened."""
+
+PLATEAU_PATIENCE = 3
+PLATEAU_DROP = 0.1
+PLATEAU_THRESHOLD = 1e-4
+"""A loss is lower where it is so by more than this share of the lowest; as in torch's `ReduceLROnPlateau`."""
 
 WARMUPS = {"one-cycle": 0.2}
 """Share of the steps spent warming up where the config does not say; 0 for the others."""
@@ -60,3 +67,22 @@ def learning_rate_factor(schedule: str, step: int, num_steps: int, warmup: float
     if step < num_warmup:
         return (step + 1) / num_warmup
     return SCHEDULES[schedule]((step - num_warmup) / (num_steps - num_warmup))
+
+
+def plateau_factor(losses: Iterable[float], patience: int) -> float:
+    """Return the factor after epochs with the hold-out `losses`: a tenth for each plateau.
+
+    A plateau is more than `patience` epochs without a loss below the lowest; then the count begins anew. An epoch
+    without a loss (nan) is not counted.
+    """
+    factor, lowest, num_waited = 1.0, math.inf, 0
+    for loss in losses:
+        if math.isnan(loss):
+            continue
+        if math.isinf(lowest) or loss < lowest - PLATEAU_THRESHOLD * abs(lowest):
+            lowest, num_waited = loss, 0
+        else:
+            num_waited += 1
+        if num_waited > patience:
+            factor, num_waited = factor * PLATEAU_DROP, 0
+    return factor

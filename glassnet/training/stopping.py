@@ -19,8 +19,16 @@ class EarlyStopping:
     best_epoch: int = 0
     epoch: int = 0
 
-    def updated(self, epoch: int, loss: float) -> EarlyStopping:
-        """Return the record after `epoch` ended with the hold-out `loss`; nan, where there is no hold-out, is best."""
+    def updated(self, epoch: int, loss: float, *, is_watched: bool = True) -> EarlyStopping:
+        """Return the record after `epoch` ended with the hold-out `loss`; nan, where there is no hold-out, is best.
+
+        An epoch after which the hold-out split was not looked at is never best, unless it is the first: so that there
+        is a best one from the start.
+        """
+        if not is_watched and self.best_epoch:
+            return EarlyStopping(self.patience, self.best_loss, self.best_epoch, epoch)
+        if not is_watched:
+            return EarlyStopping(self.patience, math.inf, epoch, epoch)
         is_best = math.isnan(loss) or loss < self.best_loss
         if is_best:
             return EarlyStopping(self.patience, loss, epoch, epoch)

@@ -43,6 +43,10 @@ class LineObserver:
         """Print the epoch."""
         self.console.print(describe_epoch(row, self.num_epochs, is_best), soft_wrap=True)
 
+    def noted(self, text: str) -> None:
+        """Print it."""
+        self.console.print(text, soft_wrap=True)
+
     def stopped(self, reason: str) -> None:
         """Say why, where it is not the plan."""
         if reason != "all epochs done":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
@@ -11,6 +12,7 @@ from rich.text import Text
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import Predictions
 from glassnet.evaluation.regression import ValueEvaluation
+from glassnet.evaluation.value_prediction import ValuePredictions
 
 MOST_CLASSES = 20
 """A wider confusion matrix does not fit a terminal; the report has it."""
@@ -23,7 +25,7 @@ def evaluation_view(evaluation: Evaluation | ValueEvaluation) -> RenderableType:
     top5 = "" if evaluation.top5_accuracy is None else f"   top-5 {evaluation.top5_accuracy:.2%}"
     headline = Text(
         f"accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of {evaluation.num_examples:,} right)"
-        f"{top5}   loss {evaluation.loss:.4f}"
+        f"{top5}   loss {'not known' if math.isnan(evaluation.loss) else f'{evaluation.loss:.4f}'}"
     )
     table = plain_table("class", "precision", "recall", "F1", "support")
     for row in evaluation.per_class:
@@ -55,12 +57,25 @@ def _confusion(evaluation: Evaluation) -> Table:
     return table
 
 
-def predictions_view(predictions: Predictions) -> RenderableType:
-    """Return a row per image: the class, its probability, the runners-up."""
-    table = plain_table("image", "class", "probability", "next", left=4, right={2})
+def predictions_view(predictions: Predictions | ValuePredictions) -> RenderableType:
+    """Return a row per input: the class, its probability, the runners-up; or the values."""
+    if isinstance(predictions, ValuePredictions):
+        return _values_view(predictions)
+    table = plain_table("input", "class", "probability", "next", left=4, right={2})
     for row in predictions:
         runners_up = ", ".join(f"{name} {probability:.2%}" for name, probability in row.top[1:])
         table.add_row(Text(row.source), Text(row.class_name, style="bold"), f"{row.probability:.2%}", Text(runners_up))
+    return table
+
+
+def _values_view(predictions: ValuePredictions) -> RenderableType:
+    """Return a row per input with its values."""
+    num_values = max((len(row.values) for row in predictions), default=1)
+    name = predictions.target or "value"
+    titles = [name] if num_values == 1 else [f"{name} {place}" for place in range(num_values)]
+    table = plain_table("input", *titles)
+    for row in predictions:
+        table.add_row(Text(row.source), *(f"{value:,.6g}" for value in row.values))
     return table
 
 

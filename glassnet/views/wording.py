@@ -153,8 +153,9 @@ def _test_figures(contents: ReportContents) -> list[tuple[str, str, str]]:
             percent(supports.max() / test.num_examples),
             f"for always saying “{commonest}”, the commonest class",
         ),
-        ("Test loss", number(test.loss), "mean per image"),
     ]
+    if not math.isnan(test.loss):  # of a loss of the user's own that is not at hand
+        figures.append(("Test loss", number(test.loss), "mean per image"))
     if test.top5_accuracy is not None:
         figures.insert(1, ("Top-5 accuracy", percent(test.top5_accuracy), "the true class is among the five likeliest"))
     return figures

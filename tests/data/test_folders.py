@@ -16,9 +16,10 @@ from PIL import Image
 
 from glassnet._errors import UsageError, WorkError
 from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.folders import FolderData, load_folder
+from glassnet.data.folders import load_folder
 from glassnet.data.image_files import ImageFiles, content_digest
 from glassnet.data.images import UnreadableImageError, open_image
+from glassnet.data.labelled_images import LabelledDataset
 
 GENERATOR = np.random.default_rng(0)
 
@@ -42,7 +43,7 @@ def fill(root: Path, **counts: int) -> Path:
     return root
 
 
-def load(root: Path, **options: Any) -> FolderData:
+def load(root: Path, **options: Any) -> LabelledDataset:
     return load_folder(root, **{"seed": 0, **options})
 
 
@@ -60,11 +61,11 @@ def all_told(data: Dataset, root: Path) -> dict[str, str]:
     return {name: label for split in splits for name, label in split.items()}
 
 
-def reasons(data: FolderData) -> dict[str, str]:
+def reasons(data: LabelledDataset) -> dict[str, str]:
     return {item.source: item.reason for item in data.set_aside}
 
 
-def notes(data: FolderData) -> str:
+def notes(data: LabelledDataset) -> str:
     return "\n".join(data.notes)
 
 
@@ -491,7 +492,7 @@ def test_a_class_missing_from_a_split_is_said_and_the_others_keep_their_labels(t
 def test_an_unknown_class_in_another_split_is_an_error_before_any_file_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassnet.data.folders.examine_image", None)
+    monkeypatch.setattr("glassnet.data.labelled_images.examine_image", None)
     fill(tmp_path / "train", cat=2, **{"golden retriever": 2})
     fill(tmp_path / "test", cat=2, **{"golden retreiver": 3})
     with pytest.raises(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from glassnet import WorkError
 from glassnet.training.checkpoint import (
+    MAGIC,
     load_training_state,
     load_weights,
     save_weights,
@@ -71,9 +74,14 @@ def test_damaged_weights_are_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_damaged_or_hostile_training_state_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "s").write_bytes(b"half a file")
-    with pytest.raises(WorkError, match="Expected a training state in .*s; it does not load"):
+    with pytest.raises(WorkError, match="Expected a training state in .*s; it cannot be read: No such file"):
         load_training_state(tmp_path / "s")
-    torch.save({"history": Path("x")}, tmp_path / "p")  # an object, which only executing code could rebuild
+    (tmp_path / "s").write_bytes(b"half a file")
+    with pytest.raises(WorkError, match="Expected a training state in .*s; the file is damaged"):
+        load_training_state(tmp_path / "s")
+    buffer = io.BytesIO()
+    torch.save({"format": 2, "history": Path("x")}, buffer)  # an object, which only executing code could rebuild
+    content = buffer.getvalue()
+    (tmp_path / "p").write_bytes(content + MAGIC + hashlib.sha256(content).digest())
     with pytest.raises(WorkError, match="does not load"):
         load_training_state(tmp_path / "p")

@@ -11,9 +11,18 @@ from glassnet import TrainConfig, UsageError
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1; got 0"),
-        ({"epochs": 1.5}, "epochs must be a whole number; got 1.5"),
-        ({"epochs": True}, "epochs must be a whole number; got True"),
+        ({"epochs": 0}, "epochs must be above 0; got 0"),
+        ({"epochs": True}, "epochs must be a number; got True"),
+        ({"patience": 1.5}, "patience must be a whole number or none; got 1.5"),
+        ({"compile": 1}, "compile must be true or false; got 1"),
+        ({"batch_size": "some"}, "batch_size must be a whole number, all or auto; got 'some'"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"ema": 1.0}, "ema must be at least 0 and below 1"),
+        ({"on_nan": "halve"}, "Did you mean 'halve-lr'"),
+        ({"nesterov": True}, "nesterov has no effect with optimizer 'adamw'.*sgd and muon"),
+        ({"other_learning_rate": 0.1, "optimizer": "sgd"}, "other_learning_rate has no effect.*muon"),
+        ({"plateau_patience": 2}, "plateau_patience has no effect.*schedule='plateau'"),
+        ({"optimizer": "muon", "precision": "fp16"}, "'fp16' scales the loss, which 'muon' does not take"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"learning_rate": 0}, "learning_rate must be above 0; got 0"),
         ({"learning_rate": -0.1}, "learning_rate must be above 0"),
@@ -28,7 +37,7 @@ from glassnet import TrainConfig, UsageError
         ({"seed": -1}, "seed must be at least 0"),
         ({"optimizer": "adm"}, "Unknown optimizer 'adm'. Did you mean 'adam'"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"precision": "fp64"}, "Did you mean 'fp32'"),
+        ({"precision": "fp64"}, "Did you mean .*'fp32'"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum has no effect with the optimizer 'adam'.*sgd, rmsprop"),
     ],
 )
@@ -61,6 +70,12 @@ def test_a_config_is_frozen_and_derived_by_replacing() -> None:
         ("learning_rate", "1e-3", 0.001),
         ("schedule", "linear", "linear"),
         ("patience", "none", None),
+        ("epochs", "0.5", 0.5),
+        ("batch_size", "all", "all"),
+        ("batch_size", "32", 32),
+        ("compile", "yes", True),
+        ("nesterov", "false", False),
+        ("nesterov", "none", None),
     ],
 )
 def test_text_is_read_as_the_fields_type(name: str, text: str, value: object) -> None:
@@ -68,7 +83,7 @@ def test_text_is_read_as_the_fields_type(name: str, text: str, value: object) ->
 
 
 def test_text_of_another_type_is_refused() -> None:
-    with pytest.raises(UsageError, match="epochs must be a whole number; got 'many'"):
+    with pytest.raises(UsageError, match="epochs must be a number; got 'many'"):
         TrainConfig.parse("epochs", "many")
     with pytest.raises(UsageError, match="patience must be a whole number or none; got '2.5'"):
         TrainConfig.parse("patience", "2.5")

@@ -14,22 +14,22 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_takes_a_step_that_lowers_a_simple_loss(name: str) -> None:
-    weight = nn.Parameter(torch.full((2, 2), 3.0))
     holder = nn.Module()
-    holder.weight = weight
+    holder.weight, holder.last = (nn.Parameter(torch.full((2, 2), 3.0)) for _ in range(2))
     optimizer = build_optimizer(holder, TrainConfig(optimizer=name, learning_rate=0.01).resolved())
     for _ in range(3):
         optimizer.zero_grad()
-        weight.square().sum().backward()
+        (holder.weight.square().sum() + holder.last.square().sum()).backward()
         optimizer.step()
-    assert weight.max() < 3
+    assert holder.weight.max() < 3
+    assert holder.last.max() < 3
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_config_reaches_the_optimizer(name: str) -> None:
     config = TrainConfig(optimizer=name, learning_rate=0.123, weight_decay=0.25).resolved()
     optimizer = build_optimizer(network(), config)
-    assert all(group["lr"] == 0.123 for group in optimizer.param_groups)
+    assert all(group["lr"] == (0.05 if "lr_ratio" in group else 0.123) for group in optimizer.param_groups)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25, 0.0}
 
 

@@ -1,0 +1,33 @@
+"""Compiled networks: `torch.compile`, and a clear word where it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from glassnet._errors import WorkError
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return `model` compiled; the first call compiles it, and shares parameters and statistics with `model`.
+
+    That call raises `WorkError` where the model, or the machine, which needs a C++ compiler, does not allow it.
+    """
+    return _Compiled(model)
+
+
+class _Compiled(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.compiled = torch.compile(model)
+
+    def forward(self, *inputs: Any) -> Any:
+        try:
+            return self.compiled(*inputs)
+        except Exception as error:
+            if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise WorkError(f"Could not compile the network: {reason}. Leave --compile out.") from None
