@@ -29,6 +29,7 @@ RANKS = {
     "recipes": 5,
     "runs": 5,
     "comparison": 5,
+    "matching": 5,
     "tuning": 6,
     "export": 6,
     "serving": 6,
