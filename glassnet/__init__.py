@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from glassnet.nn.kernels import filter_image as filter_image
     from glassnet.nn.kernels import kernel as kernel
     from glassnet.nn.matrix import convolution_matrix as convolution_matrix
+    from glassnet.rate_search import learning_rate_range as learning_rate_range
     from glassnet.runs import Run as Run
     from glassnet.runs import open_run as open_run
     from glassnet.training.config import TrainConfig as TrainConfig
     from glassnet.training.learning_rate_range import LearningRateRange as LearningRateRange
-    from glassnet.training.learning_rate_range import learning_rate_range as learning_rate_range
 
 _EXPORTS = {
     "GlassnetError": "glassnet._errors",
@@ -89,7 +89,7 @@ _EXPORTS = {
     "open_run": "glassnet.runs",
     "TrainConfig": "glassnet.training.config",
     "LearningRateRange": "glassnet.training.learning_rate_range",
-    "learning_rate_range": "glassnet.training.learning_rate_range",
+    "learning_rate_range": "glassnet.rate_search",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -102,6 +102,9 @@ def train(
             help="Any field of TrainConfig, model.OPTION of the network, or data.OPTION of the data; repeatable.",
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write events for TensorBoard, to RUN/tensorboard.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -116,6 +119,7 @@ def train(
     from glassnet.models.weights import load_weights
     from glassnet.recipes import recipe, with_fitting_batch
     from glassnet.training.own_loss import load_loss
+    from glassnet.views.tensorboard import writer_class as require_tensorboard
 
     flags = {
         "epochs": epochs,
@@ -126,6 +130,8 @@ def train(
         "precision": precision,
         "loss": loss,
     }
+    if tensorboard:
+        require_tensorboard()
     options, data_options, fields = _split_settings(settings or [])
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
@@ -148,7 +154,7 @@ def train(
         loaded = load_weights(network, weights, keep_head=True)
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
-    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet)
+    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet, tensorboard=tensorboard)
     result = run.record["result"]
     if as_json:
         _print_json({"run": str(run.path), "report": str(run.report_path), **result})
@@ -160,6 +166,8 @@ def train(
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
+    if tensorboard:
+        typer.echo(f"Events         tensorboard --logdir {run.path}")
     next_input = _kind_of_input(run.preprocessing) + (" --trust" if address else "")
     typer.echo(f"Next           glassnet predict {run.path} {next_input}")
 
@@ -167,55 +175,77 @@ def train(
 @app.command(name="lr-range")
 def lr_range(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder or a file.")
+        str,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
     ] = "digits",
     model: Annotated[
-        str | None, typer.Option(help="A network: see `glassnet models`. Default: lenet5 for images, mlp for numbers.")
+        str | None, typer.Option(help="As for `glassnet train`: a network by name, or your own, file.py:Class.")
     ] = None,
     low: Annotated[float, typer.Option(help="Learning rate of the first step.")] = 1e-5,
     high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad or muon.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A loss by name, or your own: file.py:function.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the batches.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
     out: Annotated[Path, typer.Option(help="Page to write; one that is there is replaced.")] = Path("lr-range.html"),
     target: TargetOption = None,
+    task: TaskOption = None,
     strict: StrictFlag = False,
     root: RootOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="As for `glassnet train`; repeatable."),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find a learning rate: raise it step by step in one short run, and see where the loss falls."""
     from glassnet._device import resolve_device
+    from glassnet._user_code import is_address, parse_address
+    from glassnet.curve_commands import check_fields, check_page, page_line, search_rate, write_range
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
     from glassnet.recipes import recipe, with_fitting_batch
-    from glassnet.training.learning_rate_range import learning_rate_range
-    from glassnet.views.learning_rate_range import curve_lines, render_range, suggestion_sentence
+    from glassnet.training.learning_rate_range import check_range
+    from glassnet.training.own_loss import load_loss
+    from glassnet.views.learning_rate_range import curve_lines, suggestion_sentence
 
-    options, fields = _split_settings(settings or [])
-    flags = {"seed": seed, "batch_size": batch_size, "optimizer": optimizer, "device": device}
+    options, data_options, fields = _split_settings(settings or [])
+    check_fields(fields)
+    check_range(low, high, steps)
+    check_page(out)
+    flags = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "loss": loss,
+        "device": device,
+        "precision": precision,
+    }
+    address = parse_address(model, "Net") if model and is_address(model) else None
+    loss = fields.get("loss", loss)
+    own_loss = load_loss(loss) if loss and is_address(loss) else None
     config = _configured(recipe(data, model or "lenet5"), flags, fields)
     resolve_device(config.device)  # before a download, not after it
-    _check_page(out)
-    examples = load_data(data, root, seed=config.seed, target=target, strict=strict)
+    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if batch_size is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
     model = model or ("lenet5" if examples.train.is_image else "mlp")
-    network = build_model(model, seed=config.seed, **{**_fitting_options(model, examples, size), **options})
-    result = learning_rate_range(network, examples, config, low=low, high=high, num_steps=steps)
-    _write_page(out, render_range(result, model, examples.name))
+    fitting = _fitting_options(model, examples, size)
+    if address is None:
+        network = build_model(model, seed=config.seed, **{**fitting, **options})
+    else:
+        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    result = search_rate(network, examples, config, own_loss, quiet, low=low, high=high, num_steps=steps)
+    write_range(result, model, examples.name, out)
     if as_json:
         _print_json({"data": examples.name, "model": model, **result.to_dict(), "page": str(out)})
         return
-    typer.echo("\n".join(curve_lines(result)))
-    typer.echo(suggestion_sentence(result))
-    typer.echo(f"Page           {out}  (open it in any browser: {out.resolve().as_uri()})")
+    typer.echo("\n".join([*curve_lines(result), suggestion_sentence(result), page_line(out)]))
 
 
 @app.command()
@@ -224,24 +254,20 @@ def compare(
     sort: Annotated[
         str, typer.Option(help="given, name, loss, accuracy, test, time or speed; the best first.")
     ] = "given",
-    out: Annotated[Path | None, typer.Option(help="Also write a page with the curves, such as compare.html.")] = None,
+    out: Annotated[Path, typer.Option(help="Page with the curves to write; one that is there is replaced.")] = Path(
+        "compare.html"
+    ),
     as_json: JsonFlag = False,
 ) -> None:
-    """Set runs side by side: what differs, what came of it, and whether they can be compared at all."""
-    from glassnet.comparison import compare as compare_runs
-    from glassnet.views.comparison import comparison_view, render_comparison
+    """Set runs side by side: what differs, their curves, what came of it, and whether they can be compared at all."""
+    from glassnet.curve_commands import compare_runs, page_line
+    from glassnet.views.comparison import comparison_view
 
-    if out is not None:
-        _check_page(out)
-    comparison = compare_runs(runs, sort=sort)
-    if out is not None:
-        _write_page(out, render_comparison(comparison))
+    comparison = compare_runs(runs, sort, out)
     if as_json:
-        _print_json({**comparison.to_dict(), "page": None if out is None else str(out)})
+        _print_json({**comparison.to_dict(), "page": str(out)})
     else:
-        _print(comparison_view(comparison))
-        if out is not None:
-            typer.echo(f"Page           {out}  (open it in any browser: {out.resolve().as_uri()})")
+        _print(comparison_view(comparison), page_line(out))
     for failure in comparison.set_aside:
         typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     if comparison.set_aside:
@@ -598,19 +624,6 @@ def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) ->
         sheet.save(out)
     except (OSError, ValueError) as error:
         raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
-
-
-def _check_page(out: Path) -> None:
-    """Refuse a place where no page can be written, before the work and not after it."""
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise UsageError(f"--out names a page to write, such as page.html; got {out}: {reason}.")
-
-
-def _write_page(out: Path, text: str) -> None:
-    from glassnet.training.checkpoint import write_text
-
-    write_text(out, text)
 
 
 def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from glassnet.matching import check_model, match_model
 from glassnet.models.spec import ModelSpec
 from glassnet.report import write_report
 from glassnet.runs import (
+    EVENTS,
     WEIGHTS,
     Begun,
     Run,
@@ -41,13 +42,16 @@ from glassnet.runs import (
 )
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import Observer, fit
+from glassnet.training.fit import fit
 from glassnet.training.objective import Objective
+from glassnet.training.observer import Observer
 from glassnet.training.own_loss import LossFunction, check_own_loss
 from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
+from glassnet.views.observers import check_observers, together
 from glassnet.views.progress import make_observer
+from glassnet.views.tensorboard import TensorBoardObserver, writer_class
 
 
 def train(
@@ -58,6 +62,8 @@ def train(
     loss: LossFunction | None = None,
     out: PathArg | None = None,
     progress: bool = True,
+    tensorboard: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Train `model` on `data` in place and return the finished run, with the weights of the best epoch.
 
@@ -71,6 +77,9 @@ def train(
     scalar; from a model of one output, `(B,)` and labels 0 and 1 as float32. The run records its name; `open_run`
     takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
 
+    `tensorboard` writes events for TensorBoard into the run's folder `tensorboard`, a point an epoch. `observers` are
+    told what goes on, each an `Observer` (`glassnet.training.observer`); derive from `SilentObserver` there.
+
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
     same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
     `gn.resume` goes on with it, as with one that was killed.
@@ -81,6 +90,9 @@ def train(
     Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
     where the folder cannot be written or the loss is lost. A folder in which nothing was learnt is removed.
     """
+    check_observers(observers)
+    if tensorboard:
+        writer_class()  # refuses where it is not installed
     matched = match_model(model, data, config, loss)
     spec, device = matched.spec, matched.device
     name = spec.name if spec else type(model).__name__.lower()
@@ -89,7 +101,7 @@ def train(
         if was_restarted():
             begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
             if begun is not None:
-                return _resume(open_begun(begun, model), data, loss, processes, progress)
+                return _resume(open_begun(begun, model), data, loss, processes, progress, observers)
         experiment = _Experiment(
             model=model.to(device),
             data=data,
@@ -108,8 +120,9 @@ def train(
             except WorkError:
                 writer.discard()
                 raise
-        path = processes.shared(writer.path if writer else None)
-        return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
+        writer = writer or RunWriter(processes.shared(None))
+        log = TensorBoardObserver(writer.path / EVENTS) if tensorboard else None
+        return _run(experiment, writer, [make_observer(progress), *observers], log, None)
 
 
 def resume(
@@ -121,24 +134,36 @@ def resume(
     root: PathArg | None = None,
     trust: bool = False,
     progress: bool = True,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Go on with a run that was killed or interrupted, and return it finished.
 
     On the same machine, with the same versions, the weights are bit for bit those of a run that was never
     interrupted. Everything is taken from the run folder; where the model is not glassnet's, it takes `model`, an
     instance, or `trust=True`, which executes the source in the run, as for `open_run`; `data` and `loss` are needed
-    where they were given in Python. `root` is the folder of the standard data sets.
+    where they were given in Python. `root` is the folder of the standard data sets; `observers` as for `train`. A run
+    with events for TensorBoard goes on with them.
 
     Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
     or where the data has changed.
     """
+    check_observers(observers)
     begun = open_begun(path, model, trust)
     device = resolve_device(local_device(begun.config.device))
     with joined(device) as processes:
-        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress)
+        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress, observers)
 
 
-def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: Processes, progress: bool) -> Run:
+def _resume(
+    begun: Begun,
+    data: Dataset,
+    loss: LossFunction | None,
+    processes: Processes,
+    progress: bool,
+    observers: Sequence[Observer],
+) -> Run:
+    events = begun.path / EVENTS
+    log = TensorBoardObserver(events, begun.state.history) if events.is_dir() else None
     check_own_loss(loss, begun.config)
     if isinstance(loss, nn.Module):
         loss.to(resolve_device(local_device(begun.config.device)))
@@ -163,7 +188,8 @@ def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: P
     for note in (begun.note, _changed_versions(begun.record, device)):
         if note:
             observer.noted(note)
-    return _run(experiment, RunWriter(begun.path, is_new=False, is_usable=True), observer, begun.state)
+    writer = RunWriter(begun.path, is_new=False, is_usable=True)
+    return _run(experiment, writer, [observer, *observers], log, begun.state)
 
 
 def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
@@ -191,7 +217,13 @@ class _Experiment:
     processes: Processes
 
 
-def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+def _run(
+    experiment: _Experiment,
+    writer: RunWriter,
+    observers: Sequence[Observer],
+    log: TensorBoardObserver | None,
+    state: TrainingState | None,
+) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
     model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -204,7 +236,7 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
             experiment.config,
             precision=experiment.precision,
             objective=experiment.objective,
-            observer=observer,
+            observer=together([*observers, *([log] if log else [])]),
             on_epoch=writer.save_epoch,
             on_state=writer.save_state,
             resume=state,
@@ -222,6 +254,8 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
             "stop_reason": result.stop_reason,
         }
         run = _finish(writer, experiment)
+        if log is not None:
+            log.write_result(run.record)
     experiment.processes.wait()
     return (
         run

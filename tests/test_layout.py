@@ -30,6 +30,7 @@ RANKS = {
     "runs": 5,
     "comparison": 5,
     "matching": 5,
+    "rate_search": 6,
     "tuning": 6,
     "export": 6,
     "serving": 6,
@@ -38,6 +39,7 @@ RANKS = {
     "experiments": 7,
     "widgets": 7,
     "studio": 7,
+    "curve_commands": 8,
     "cli": 8,
     "__main__": 9,
 }

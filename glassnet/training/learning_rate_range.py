@@ -6,32 +6,28 @@ factor at each step, as Howard and Gugger, "Deep learning for coders" (2020), ch
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from glassnet._device import resolve_device, resolve_precision
 from glassnet._errors import UsageError
-from glassnet._modes import refuse_lazy
-from glassnet._seed import seeded, seeded_generator
-from glassnet.data.augmentation import parse_augmentation, random_shift
-from glassnet.data.examples import Dataset
-from glassnet.data.loader import DeviceExamples, shuffled_order, to_device
-from glassnet.data.preprocessing import Preprocessing
-from glassnet.data.records import InputRecord, make_record
-from glassnet.evaluation.prediction import num_outputs
-from glassnet.models import ARCHITECTURES, ModelSpec
+from glassnet.data.loader import DeviceExamples
+from glassnet.data.records import InputRecord
+from glassnet.training.batches import TrainingBatches
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import check_batch_size
-from glassnet.training.objective import Objective, make_objective
-from glassnet.training.optimizer import build_optimizer, set_learning_rate
-from glassnet.training.step import NonFiniteLossError, Totals, training_step
+from glassnet.training.fit import stepping
+from glassnet.training.objective import Objective
+from glassnet.training.optimizer import AnyOptimizer, set_learning_rate
+from glassnet.training.step import NonFiniteLossError, StepRule, Totals, training_step
+
+LOW, HIGH, NUM_STEPS = 1e-5, 10.0, 100
+"""The usual bounds of the rates, and the steps between them."""
+
+ALL_DONE = "all steps done"
 
 FEWEST_STEPS = 20
 """With fewer there is no slope to speak of."""
@@ -68,6 +64,7 @@ class LearningRateRange:
     """`all steps done`, or why the test ended before."""
     optimizer: str
     batch_size: int
+    """Examples of one step."""
 
     def __repr__(self) -> str:
         rate = "none" if self.suggestion is None else f"{self.suggestion:.2g}"
@@ -78,146 +75,70 @@ class LearningRateRange:
         return asdict(self)
 
 
-def learning_rate_range(
+def measure_range(
     model: nn.Module,
-    data: Dataset,
-    config: TrainConfig | None = None,
+    train: DeviceExamples,
+    record: InputRecord,
+    config: TrainConfig,
     *,
-    low: float = 1e-5,
-    high: float = 10,
-    num_steps: int = 100,
+    precision: str,
+    objective: Objective,
+    low: float = LOW,
+    high: float = HIGH,
+    num_steps: int = NUM_STEPS,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> LearningRateRange:
-    """Train a copy of `model` with a learning rate that rises from `low` to `high`, and see where the loss falls.
+    """Train `model` in place with a learning rate that rises from `low` to `high`, and see where the loss falls.
 
-    The batches come in the order and with the augmentation of training, `config`'s (by default `TrainConfig()` with a
-    batch that fits the data), for `num_steps` steps; its epochs, learning rate, schedule, warm-up and patience play no
-    part. The test ends early where the smoothed loss is above four times its minimum, or a loss is not finite.
-    `on_step` hears how many steps are done. The model is left as it is: weights, gradients, modes, device, and the
-    random state too. The same arguments give the same result, bit for bit, on a CPU.
+    Arguments and steps are those of `fit`, which see; the config is resolved. `on_step` hears how many steps are done.
+    The global random state is neither read nor changed.
 
-    Raises `UsageError` for what does not go together, `NonFiniteLossError` where the first loss is not finite.
+    Raises `NonFiniteLossError` where the first loss is not finite.
     """
-    _check_range(low, high, num_steps)
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
-    if not isinstance(data, Dataset):
-        raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
-    if config is None:
-        config = TrainConfig(batch_size=max(1, min(TrainConfig().batch_size, len(data.train))))
-    elif not isinstance(config, TrainConfig):
-        raise UsageError(f"Expected a config, gn.TrainConfig(batch_size=...); got {config!r}.")
-    config = replace(config, learning_rate=low).resolved()
-    check_batch_size(config.batch_size, len(data.train))
-    device = resolve_device(config.device)
-    record = make_record(data.train, _input_size(model, data), data.framing)
-    network = _copy_of(model).to(device)
-    objective = _objective(network, data, record, config)
     rates = tuple(low * (high / low) ** (step / (num_steps - 1)) for step in range(num_steps))
     reach = max(1, round(REACH_SHARE * num_steps))
-    with seeded(config.seed, "training"):
-        batches = _batches(to_device(data.train, record, device), record, objective, config)
-        losses, reason = _climb(network, batches, objective, config, rates, reach, on_step)
-    return _judged(rates, losses, reach, reason, config)
+    batches = TrainingBatches(train, record, config, objective.num_classes)
+    config = replace(config, learning_rate=low)
+    with stepping(model, train, record, config, precision=precision, objective=objective) as rule:
+        model.train()
+        losses, reason = _climb(rule, _endless(batches), config, rates, reach, on_step)
+    return _judged(rates, losses, reach, reason, config, batches.step_size)
 
 
-def _check_range(low: float, high: float, num_steps: int) -> None:
+def check_range(low: float, high: float, num_steps: int) -> None:
+    """Raise `UsageError` for bounds that are none, and for too few steps."""
     for name, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"{name} must be a finite number; got {value!r}.")
     if not 0 < low < high:
         raise UsageError(f"low must be above 0 and below high; got low={low:g} and high={high:g}.")
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < FEWEST_STEPS:
-        raise UsageError(f"num_steps must be a whole number of at least {FEWEST_STEPS}; got {num_steps!r}.")
+        raise UsageError(f"num_steps (--steps) must be a whole number of at least {FEWEST_STEPS}; got {num_steps!r}.")
 
 
-def _input_size(model: nn.Module, data: Dataset) -> tuple[int, int] | None:
-    """Height and width that `build_model` built the model for; None where it did not, and for numbers."""
-    spec = getattr(model, "spec", None)
-    if not isinstance(spec, ModelSpec) or not data.train.is_image or len(spec.input_shape) != 3:
-        return None
-    return spec.input_shape[1], spec.input_shape[2]
-
-
-def _copy_of(model: nn.Module) -> nn.Module:
-    """Return a copy that shares nothing with the model, so that there is nothing to put back.
-
-    What earlier passes left in attributes (auxiliary logits, a visualiser's maps) hangs on a graph, which cannot be
-    copied and need not be.
-    """
-    refuse_lazy(model)
-    left = [value for module in model.modules() for value in vars(module).values()]
-    parts = [part for value in left for part in (value if isinstance(value, list | tuple) else (value,))]
-    memo = {id(part): part.detach().clone() for part in parts if isinstance(part, Tensor) and not part.is_leaf}
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:  # a module may hold anything: an open file, a lock
-        raise UsageError(
-            f"The test trains a copy of the model; this one cannot be copied: {str(error) or type(error).__name__}. "
-            "Keep in it what copy.deepcopy can copy."
-        ) from None
-
-
-def _objective(model: nn.Module, data: Dataset, record: InputRecord, config: TrainConfig) -> Objective:
-    """Match model, data and config; raise `UsageError` where they do not fit."""
-    spec = getattr(model, "spec", None)
-    usual = ARCHITECTURES[spec.name].losses if isinstance(spec, ModelSpec) else {}
-    found = num_outputs(model, record)
-    objective = make_objective(config, record.class_names, found, usual)
-    if not objective.is_classification and found != data.train.num_outputs:
-        raise UsageError(
-            f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
-            f"Build it with num_classes={data.train.num_outputs}."
-        )
-    augmentation, is_image = parse_augmentation(config.augment), isinstance(record, Preprocessing)
-    if not is_image and (config.max_shift or augmentation.transforms):
-        name = "max_shift" if config.max_shift else "augment"
-        raise UsageError(f"{name} changes images, and these inputs are numbers. Leave it out.")
-    if is_image and config.max_shift >= min(record.input_shape[1:]):
-        raise UsageError(f"max_shift must be below the input size of {min(record.input_shape[1:])} pixels.")
-    if augmentation.mixes_labels and objective.loss.name != "cross-entropy":
-        raise UsageError(f"augment mixes labels, which loss '{objective.loss.name}' does not take.")
-    augmentation.check(record.input_shape)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UsageError("The model has nothing to train: none of its parameters requires a gradient.")
-    return objective
-
-
-def _batches(
-    train: DeviceExamples, record: InputRecord, objective: Objective, config: TrainConfig
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of training, normalised, one epoch after the other without end."""
-    augmentation = parse_augmentation(config.augment)
-    fill = record.fill if isinstance(record, Preprocessing) else 0
+def _endless(batches: TrainingBatches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch after the other."""
     for epoch in itertools.count(1):
-        changes = seeded_generator(config.seed, "augmentation", epoch)
-        shifts = seeded_generator(config.seed, "shift", epoch)
-        order = shuffled_order(len(train), config.seed, epoch, train.device)
-        for inputs, labels in train.batches(config.batch_size, order):
-            if config.max_shift:
-                inputs = random_shift(inputs, config.max_shift, fill, shifts)
-            if augmentation.transforms:
-                inputs, labels = augmentation(inputs, labels, changes, num_classes=objective.num_classes, fill=fill)
-            yield record.normalise(inputs), labels
+        yield from batches.of_epoch(epoch, batches.generators(epoch))
 
 
 def _climb(
-    model: nn.Module,
+    rule: StepRule,
     batches: Iterator[tuple[Tensor, Tensor]],
-    objective: Objective,
     config: TrainConfig,
     rates: Sequence[float],
     reach: int,
     on_step: Callable[[int], None],
 ) -> tuple[list[float], str]:
     """Take a step at each rate; return the finite losses and why there are no more."""
-    optimizer, losses, lowest = build_optimizer(model, config), [], math.inf
-    precision = resolve_precision(config.precision, next(model.parameters()).device)
-    model.train()
+    losses: list[float] = []
+    lowest = math.inf
     for rate, (inputs, labels) in zip(rates, batches, strict=False):
-        set_learning_rate(optimizer, rate)
+        _set_rate(rule.optimizer, rate, config)
+        totals = Totals.zero(labels.device)
         try:
-            losses.append(_step(model, optimizer, inputs, labels, objective, precision, config.max_gradient_norm))
+            training_step(rule, inputs, labels, totals)
+            losses.append(totals.read()[0])
         except NonFiniteLossError:
             if not losses:
                 raise NonFiniteLossError(
@@ -231,35 +152,20 @@ def _climb(
             lowest = min(lowest, latest)
             if 0 < MOST_GROWTH * lowest < latest:
                 return losses, f"the loss was above {MOST_GROWTH:g} times its minimum at {rate:.2g}"
-    return losses, "all steps done"
+    return losses, ALL_DONE
 
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
-    objective: Objective,
-    precision: str,
-    max_gradient_norm: float | None,
-) -> float:
-    """Take one training step; return the batch's mean loss before it. Raises `NonFiniteLossError`."""
-    totals = Totals.zero(labels.device)
-    training_step(
-        model,
-        optimizer,
-        inputs,
-        labels,
-        objective,
-        totals,
-        precision=precision,
-        max_gradient_norm=max_gradient_norm,
-    )
-    return totals.read()[0]
+def _set_rate(optimizer: AnyOptimizer, rate: float, config: TrainConfig) -> None:
+    """Set the rate of what `--lr` sets the rate of; what has `other_learning_rate` keeps that."""
+    for group in optimizer.param_groups:
+        if "lr_ratio" in group:
+            assert config.other_learning_rate is not None, "the config is resolved"
+            group["lr_ratio"] = config.other_learning_rate / rate
+    set_learning_rate(optimizer, rate)
 
 
 def _judged(
-    rates: Sequence[float], losses: Sequence[float], reach: int, reason: str, config: TrainConfig
+    rates: Sequence[float], losses: Sequence[float], reach: int, reason: str, config: TrainConfig, batch_size: int
 ) -> LearningRateRange:
     rates, smoothed = rates[: len(losses)], smooth(losses, reach)
     suggested = steepest_descent([math.log(rate) for rate in rates], losses, reach)
@@ -273,7 +179,7 @@ def _judged(
         lowest=None if suggested is None else lowest,
         stop_reason=reason,
         optimizer=config.optimizer,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from glassnet.training.learning_rate_range import MOST_GROWTH, LearningRateRange
+from glassnet.training.learning_rate_range import ALL_DONE, MOST_GROWTH, LearningRateRange
 from glassnet.views.charts import SERIES, Series, line_chart, number
 from glassnet.views.curves import CurvesPage, Figure, render_curves
 
@@ -32,7 +32,7 @@ def suggestion_sentence(result: LearningRateRange) -> str:
         )
     above = f"above {result.lowest:.2g} it rises"
     is_at_end = result.learning_rates.index(result.lowest) >= (1 - END_SHARE) * (len(result.learning_rates) - 1)
-    if is_at_end and result.stop_reason == "all steps done":
+    if is_at_end and result.stop_reason == ALL_DONE:
         above = f"it still falls at {high:.2g}, so a test up to a higher rate may find more"
     return f"Try --lr {result.suggestion:.2g}: the loss falls fastest there; {above}."
 
@@ -102,7 +102,7 @@ def render_range(result: LearningRateRange, model_name: str, data_name: str) -> 
 
 
 def _ended(result: LearningRateRange) -> str:
-    return "all steps were done" if result.stop_reason == "all steps done" else f"it ended there: {result.stop_reason}"
+    return "all steps were done" if result.stop_reason == ALL_DONE else f"it ended there: {result.stop_reason}"
 
 
 def _suggestions(result: LearningRateRange) -> list[list[str]]:

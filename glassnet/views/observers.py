@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from glassnet.training.fit import FitPlan, Observer, Progress
+from glassnet._errors import UsageError
 from glassnet.training.history import EpochRow
+from glassnet.training.observer import FitPlan, Observer, Progress
+
+CALLS = ("started", "progressed", "epoch_ended", "noted", "stopped")
 
 
-def both(first: Observer, second: Observer) -> Observer:
-    """Return an observer that tells both, in this order."""
-    return _Both(first, second)
+def check_observers(observers: Sequence[object]) -> None:
+    """Raise `UsageError` for what cannot observe, before any work."""
+    for observer in observers:
+        missing = [name for name in CALLS if not callable(getattr(observer, name, None))]
+        if missing or isinstance(observer, type):
+            lack = "is a class" if isinstance(observer, type) else f"lacks {', '.join(missing)}"
+            raise UsageError(
+                f"observers takes Observer objects; got {observer!r}, which {lack}. "
+                "Derive from glassnet.training.observer.SilentObserver and pass an instance."
+            )
+
+
+def together(observers: Sequence[Observer]) -> Observer:
+    """Return an observer that tells all of them, in their order."""
+    return observers[0] if len(observers) == 1 else _Together(tuple(observers))
 
 
 @dataclass(frozen=True)
-class _Both:
-    first: Observer
-    second: Observer
+class _Together:
+    observers: tuple[Observer, ...]
 
     def started(self, plan: FitPlan) -> None:
-        """Tell both."""
-        self.first.started(plan)
-        self.second.started(plan)
+        """Tell all."""
+        for observer in self.observers:
+            observer.started(plan)
 
     def progressed(self, progress: Progress) -> None:
-        """Tell both."""
-        self.first.progressed(progress)
-        self.second.progressed(progress)
+        """Tell all."""
+        for observer in self.observers:
+            observer.progressed(progress)
 
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
-        """Tell both."""
-        self.first.epoch_ended(row, is_best)
-        self.second.epoch_ended(row, is_best)
+        """Tell all."""
+        for observer in self.observers:
+            observer.epoch_ended(row, is_best)
+
+    def noted(self, text: str) -> None:
+        """Tell all."""
+        for observer in self.observers:
+            observer.noted(text)
 
     def stopped(self, reason: str) -> None:
-        """Tell both, the second also where the first fails: each may have something to close."""
+        """Tell all, also where one of them fails: each may have something to close."""
         with ExitStack() as stack:
-            stack.callback(self.second.stopped, reason)
-            self.first.stopped(reason)
+            for observer in reversed(self.observers):
+                stack.callback(observer.stopped, reason)

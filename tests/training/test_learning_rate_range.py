@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import glassnet as gn
-from glassnet import TrainConfig, UsageError
+from glassnet import TrainConfig, UsageError, learning_rate_range
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import shuffled_order, to_device
 from glassnet.data.records import make_record
 from glassnet.training.learning_rate_range import (
     LearningRateRange,
-    learning_rate_range,
     smooth,
     steepest_descent,
 )
@@ -218,14 +217,14 @@ def test_what_does_not_go_together_is_refused(small_data: Dataset) -> None:
             network(), small_data, low=1, high=0.1
         ),
         "high must be a finite number; got inf": lambda: learning_rate_range(network(), small_data, high=math.inf),
-        "num_steps must be a whole number of at least 20; got 5": lambda: learning_rate_range(
+        r"num_steps \(--steps\) must be a whole number of at least 20; got 5": lambda: learning_rate_range(
             network(), small_data, num_steps=5
         ),
         "Expected a model": lambda: learning_rate_range("lenet5", small_data),  # type: ignore[arg-type]
         "Expected a data set": lambda: learning_rate_range(network(), small_data.train),  # type: ignore[arg-type]
         "Expected a config": lambda: learning_rate_range(network(), small_data, {"seed": 1}),  # type: ignore[arg-type]
         "batch_size must be at most the 60": lambda: search(network(), small_data, batch_size=61),
-        "max_shift changes images": lambda: search(linear, rows, max_shift=1),
+        "max_shift moves images": lambda: search(linear, rows, max_shift=1),
         "max_shift must be below": lambda: search(network(), small_data, max_shift=8),
         "nothing to train": lambda: search(frozen, small_data),
         "The data has 1 values to predict": lambda: search(nn.Linear(2, 3), rows),

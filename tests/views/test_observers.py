@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from glassnet.training.fit import FitPlan, Progress, SilentObserver
 from glassnet.training.history import EpochRow
-from glassnet.views.observers import both
+from glassnet.training.observer import FitPlan, Progress, SilentObserver
+from glassnet.views.observers import together
 
 PLAN = FitPlan(num_epochs=1, num_steps=1, num_train=1, num_validation=0, device=torch.device("cpu"), precision="fp32")
 PROGRESS = Progress(epoch=1, step=1, loss=1.0, accuracy=0.5, images_per_s=1.0)
@@ -36,26 +36,30 @@ class Listener(SilentObserver):
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         self.heard.append((self.name, row, is_best))
 
+    def noted(self, text: str) -> None:
+        self.heard.append((self.name, text))
+
     def stopped(self, reason: str) -> None:
         self.heard.append((self.name, reason))
         if self.is_failing:
             raise OSError("disk full")
 
 
-def test_both_hear_everything_in_their_order() -> None:
+def test_all_hear_everything_in_their_order() -> None:
     heard: list[tuple[object, ...]] = []
-    observer = both(Listener("one", heard), Listener("two", heard))
+    names = ("one", "two", "three")
+    observer = together([Listener(name, heard) for name in names])
     observer.started(PLAN)
     observer.progressed(PROGRESS)
     observer.epoch_ended(ROW, True)
+    observer.noted("The loss was lost.")
     observer.stopped("done")
-    told = [(PLAN,), (PROGRESS,), (ROW, True), ("done",)]
-    assert heard[:6] == [(name, *what) for what in told[:3] for name in ("one", "two")]
-    assert sorted(heard[6:]) == [("one", "done"), ("two", "done")]
+    told = [(PLAN,), (PROGRESS,), (ROW, True), ("The loss was lost.",), ("done",)]
+    assert heard == [(name, *what) for what in told for name in names]
 
 
-def test_the_second_is_closed_also_where_the_first_fails_to() -> None:
+def test_the_others_are_closed_also_where_one_fails_to() -> None:
     heard: list[tuple[object, ...]] = []
     with pytest.raises(OSError, match="disk full"):
-        both(Listener("one", heard, is_failing=True), Listener("two", heard)).stopped("done")
-    assert ("two", "done") in heard
+        together([Listener("one", heard, is_failing=True), Listener("two", heard)]).stopped("done")
+    assert heard == [("one", "done"), ("two", "done")]
