@@ -22,7 +22,7 @@ from glassnet.data.records import record_from_json
 from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run
 from glassnet.training.history import EpochRow, History
 
-PLACES = {"created", "root", "source", "target"}
+PLACES = {"created", "launch", "root", "source", "target"}
 """Entries of `config.yaml` that say when and where, not what."""
 
 TEST_FIGURES = ("test_accuracy", "test_loss", "test_rmse", "test_r2")
@@ -46,13 +46,18 @@ class ComparedRun:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that were asked for."""
-        return int(self.record["training"].get("epochs") or len(self.history))
+        """Epochs that were asked for; a part of one counts as one."""
+        return math.ceil(self.record["training"].get("epochs") or len(self.history))
 
     @property
     def is_finished(self) -> bool:
         """False for a run that is still training, or was cut off."""
         return bool(self.record.get("result"))
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True for a run that was ended by Ctrl-C or the like, and judged as it stood."""
+        return (self.record.get("result") or {}).get("stop_reason") == "interrupted"
 
     @property
     def best(self) -> EpochRow | None:
@@ -299,7 +304,7 @@ def _warnings(runs: Sequence[ComparedRun]) -> tuple[list[str], bool]:
     machines = [(run.record.get("glassnet") or {}).get("device") for run in runs]
     if said := _unlike(runs, machines):
         mild.append(f"The machines differ ({said}): times and img/s are not comparable.")
-    mild += [_unfinished(key, run) for key, run in _keyed(runs) if not run.is_finished]
+    mild += [_unfinished(key, run) for key, run in _keyed(runs) if not run.is_finished or run.is_interrupted]
     return grave + mild, not grave
 
 
@@ -308,6 +313,8 @@ def _keyed(runs: Sequence[ComparedRun]) -> list[tuple[str, ComparedRun]]:
 
 
 def _unfinished(key: str, run: ComparedRun) -> str:
+    if run.is_interrupted:
+        return f"{key} ({run.name}) was interrupted after {len(run.history)} of {run.num_epochs} epochs."
     done = f"{len(run.history)} of {run.num_epochs} epochs are done" if len(run.history) else "no epoch is over"
     return f"{key} ({run.name}) is still training or was cut off: {done}, and there is no test result."
 

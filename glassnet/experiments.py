@@ -117,11 +117,14 @@ def train(
         if writer is not None:
             try:
                 writer.save_start(experiment.record, matched.preprocessing, {} if spec else sources_of(model))
+                if tensorboard:
+                    (writer.path / EVENTS).mkdir()  # tells whoever resumes the run to go on with the log
             except WorkError:
                 writer.discard()
                 raise
-        writer = writer or RunWriter(processes.shared(None))
-        log = TensorBoardObserver(writer.path / EVENTS) if tensorboard else None
+        path = processes.shared(writer.path if writer else None)
+        log = TensorBoardObserver(path / EVENTS) if tensorboard else None
+        writer = writer or RunWriter(path)
         return _run(experiment, writer, [make_observer(progress), *observers], log, None)
 
 

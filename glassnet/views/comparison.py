@@ -12,7 +12,7 @@ from rich.text import Text
 from glassnet.comparison import ComparedRun, Comparison
 from glassnet.views.charts import Series, line_chart, line_sample, number, percent
 from glassnet.views.curves import CurvesPage, Figure, render_curves
-from glassnet.views.tables import plain_table
+from glassnet.views.tables import plain_table, thinned
 from glassnet.views.wording import duration, plural
 
 MANY = tuple(
@@ -25,6 +25,9 @@ DASHES = ("", "7 4", "2 3")
 
 MOST_FIELDS_BESIDE = 3
 """Up to so many differing fields stand in the table of the terminal; above it they have one of their own."""
+
+MOST_EPOCHS = 12
+"""Lines of the terminal's curves, beside those of the best epochs."""
 
 MOST_DRAWN = 12
 """More lines in one chart cannot be told apart; the tables have every run."""
@@ -50,7 +53,7 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     for index, row in enumerate(rows):
         fields = [_shown(difference.values[index]) for difference in comparison.differences] if is_beside else []
         table.add_row(*(Text(cell) for cell in (*row[:2], *fields, *row[2:])))
-    parts: list[RenderableType] = [table, Text()]
+    parts: list[RenderableType] = [table, Text(), *_curves_table(comparison)]
     if not is_beside:
         _, fields_head, fields_rows = _differences_table(comparison)
         fields_table = plain_table(*fields_head, left=len(fields_head))
@@ -60,6 +63,25 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     parts.append(Text(headline(comparison)))
     parts += [Text(f"Beware: {warning}") for warning in comparison.warnings]
     return Group(*parts)
+
+
+def _curves_table(comparison: Comparison) -> list[RenderableType]:
+    """Return the curves as columns under a heading, a line an epoch or, of many, for some; nothing without any."""
+    for title, name in CHARTS:
+        columns = [{row.epoch: getattr(row, name) for row in run.history} for run in comparison.runs]
+        measured = sorted({epoch for column in columns for epoch, value in column.items() if _is_number(value)})
+        if measured:
+            break
+    else:
+        return []
+    best = [run.best.epoch if run.best else None for run in comparison.runs]
+    shown = {measured[at] for at in thinned(len(measured), MOST_EPOCHS)} | {epoch for epoch in best if epoch}
+    table = plain_table("epoch", *comparison.keys, left=0)
+    for epoch in sorted(shown):
+        cells = [number(column.get(epoch, math.nan)) for column in columns]
+        stars = ["*" if epoch == at else " " for at in best]
+        table.add_row(str(epoch), *(Text(cell + star) for cell, star in zip(cells, stars, strict=True)))
+    return [Text(f"{title} by epoch; * is a run's best epoch"), table, Text()]
 
 
 def headline(comparison: Comparison) -> str:

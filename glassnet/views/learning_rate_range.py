@@ -10,6 +10,7 @@ from markupsafe import Markup
 from glassnet.training.learning_rate_range import ALL_DONE, MOST_GROWTH, LearningRateRange
 from glassnet.views.charts import SERIES, Series, line_chart, number
 from glassnet.views.curves import CurvesPage, Figure, render_curves
+from glassnet.views.tables import thinned
 
 NUM_ROWS, WIDTH = 24, 40
 """Rows of the terminal's curve at most, and the characters from its lowest loss to its highest."""
@@ -45,7 +46,7 @@ def curve_lines(result: LearningRateRange) -> list[str]:
     """
     rates, losses = result.learning_rates, result.smoothed_losses
     low, top = min(losses), _ceiling(result)
-    positions = set(_thinned(len(rates), NUM_ROWS))
+    positions = set(thinned(len(rates), NUM_ROWS))
     notes: dict[int, str] = {}
     for rate, words in ((result.lowest, "lowest"), (result.suggestion, "falls fastest")):
         if rate is not None:
@@ -60,13 +61,6 @@ def curve_lines(result: LearningRateRange) -> list[str]:
         note = f"  <- {notes[position]}" if position in notes else ""
         lines.append(f"{rates[position]:>13.2g} {loss:>10.4g}  {' ' * place}{'>' if loss > top else '*'}{note}")
     return lines
-
-
-def _thinned(count: int, most: int) -> list[int]:
-    """Return at most `most` positions out of `count`, evenly spaced, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
 
 
 def _ceiling(result: LearningRateRange) -> float:

@@ -94,3 +94,10 @@ def plain_table(*header: str, left: int = 1, right: Iterable[int] = ()) -> Table
         is_left = column < left and column not in right
         table.add_column(Text(title), justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
     return table
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Return at most `most` positions out of `count`, evenly spaced, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
