@@ -67,13 +67,12 @@ def comparison_view(comparison: Comparison) -> RenderableType:
 
 def _curves_table(comparison: Comparison) -> list[RenderableType]:
     """Return the curves as columns under a heading, a line an epoch or, of many, for some; nothing without any."""
-    for title, name in CHARTS:
-        columns = [{row.epoch: getattr(row, name) for row in run.history} for run in comparison.runs]
-        measured = sorted({epoch for column in columns for epoch, value in column.items() if _is_number(value)})
-        if measured:
-            break
-    else:
+    curves = {title: [_curve(run, name) for run in comparison.runs] for title, name in CHARTS}
+    title = next((title for title, columns in curves.items() if any(columns)), None)
+    if title is None:
         return []
+    columns = curves[title]
+    measured = sorted({epoch for column in columns for epoch in column})
     best = [run.best.epoch if run.best else None for run in comparison.runs]
     shown = {measured[at] for at in thinned(len(measured), MOST_EPOCHS)} | {epoch for epoch in best if epoch}
     table = plain_table("epoch", *comparison.keys, left=0)
@@ -82,6 +81,11 @@ def _curves_table(comparison: Comparison) -> list[RenderableType]:
         stars = ["*" if epoch == at else " " for at in best]
         table.add_row(str(epoch), *(Text(cell + star) for cell, star in zip(cells, stars, strict=True)))
     return [Text(f"{title} by epoch; * is a run's best epoch"), table, Text()]
+
+
+def _curve(run: ComparedRun, name: str) -> dict[int, float]:
+    """Return one figure by epoch, where it is a number."""
+    return {row.epoch: getattr(row, name) for row in run.history if _is_number(getattr(row, name))}
 
 
 def headline(comparison: Comparison) -> str:
@@ -187,7 +191,7 @@ def _figure(title: str, name: str, drawn: Sequence[tuple[str, ComparedRun]]) -> 
     epochs = sorted({row.epoch for _, run in drawn for row in run.history})
     lines = []
     for index, (key, run) in enumerate(drawn):
-        values = {row.epoch: getattr(row, name) for row in run.history}
+        values = _curve(run, name)
         ys = [values.get(epoch, math.nan) for epoch in epochs]
         lines.append(Series(name=key, values=ys, style=_style(index), label=key))
     shown = [line for line in lines if any(map(_is_number, line.values))]

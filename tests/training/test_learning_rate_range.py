@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -12,8 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 import glassnet as gn
 from glassnet import TrainConfig, UsageError, learning_rate_range
 from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.loader import shuffled_order, to_device
+from glassnet.data.loader import batch_bounds, shuffled_order, to_device
 from glassnet.data.records import make_record
+from glassnet.training.fit import fit
 from glassnet.training.learning_rate_range import (
     LearningRateRange,
     smooth,
@@ -61,6 +63,54 @@ def test_each_loss_is_that_of_gradient_descent_by_hand_at_rates_that_rise_by_one
                 parameter -= rate * gradient
     assert result.losses == pytest.approx(expected, rel=1e-4)
     assert result.stop_reason == "all steps done"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"precision": "bf16", "max_shift": 1, "optimizer": "muon"},
+        {"accumulate": 2, "augment": "RandomHorizontalFlip", "label_smoothing": 0.2, "optimizer": "sgd"},
+        {"batch_size": "all", "max_gradient_norm": 0.1},
+    ],
+)
+def test_at_a_rate_that_hardly_moves_it_takes_the_very_steps_of_training(
+    values: dict[str, object], small_data: Dataset
+) -> None:
+    """The mean of its losses over an epoch is the training loss that `fit` reports for that epoch."""
+    config = TrainConfig(**{"batch_size": 16, "epochs": 20, "learning_rate": 0.01, "schedule": "constant"} | values)  # type: ignore[arg-type]
+    record = make_record(small_data.train, None, small_data.framing)
+    splits = [to_device(split, record, torch.device("cpu")) for split in (small_data.train, small_data.validation)]
+    history = fit(network(dropout=0.3), *splits, record, config, precision=str(values.get("precision", "fp32"))).history
+    config = dataclasses.replace(config, precision=str(values.get("precision", "fp32")))
+    result = learning_rate_range(
+        network(dropout=0.3), small_data, config, low=0.01, high=0.01 * (1 + 1e-9), num_steps=20
+    )
+    size = result.batch_size
+    bounds = batch_bounds(60, size)
+    for epoch in range(20 // len(bounds)):
+        losses = result.losses[epoch * len(bounds) : (epoch + 1) * len(bounds)]
+        mean = sum(loss * (stop - start) for loss, (start, stop) in zip(losses, bounds, strict=True)) / 60
+        assert mean == pytest.approx(history[epoch].train_loss, rel=1e-4)
+
+
+def test_of_muon_the_rate_of_the_kernels_rises_and_that_of_the_rest_stays(small_data: Dataset) -> None:
+    """At rates too low to move a kernel the last layer learns all the same."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 3))
+    config = TrainConfig(batch_size=20, optimizer="muon", other_learning_rate=0.1)
+    moving = learning_rate_range(model, small_data, config, low=1e-12, high=1e-10, num_steps=40)
+    assert moving.losses[-1] < 0.8 * moving.losses[0]
+    config = dataclasses.replace(config, other_learning_rate=1e-12)
+    still = learning_rate_range(model, small_data, config, low=1e-12, high=1e-10, num_steps=40)
+    assert still.losses[-1] == pytest.approx(still.losses[0], rel=0.2)
+
+
+def test_a_loss_of_the_users_own_is_what_is_lowered_and_stays_where_it_is(small_data: Dataset) -> None:
+    weights = torch.tensor([1.0, 5.0, 1.0])
+    loss = nn.CrossEntropyLoss(weight=weights)
+    own = learning_rate_range(network(), small_data, TrainConfig(batch_size=60), loss=loss, num_steps=20)
+    plain = learning_rate_range(network(), small_data, TrainConfig(batch_size=60), num_steps=20)
+    assert own.losses[0] != pytest.approx(plain.losses[0], rel=1e-3)
+    assert loss.weight is weights
 
 
 class ExplosionError(Exception):
