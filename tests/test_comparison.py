@@ -154,6 +154,14 @@ def test_a_run_in_training_is_compared_as_far_as_it_is(three: list[Path], tmp_pa
     assert comparison.best == 0
 
 
+def test_a_run_that_was_interrupted_says_so_and_a_part_of_an_epoch_is_one(three: list[Path], tmp_path: Path) -> None:
+    cut = write_run(tmp_path / "cut", (0.8,), result__stop_reason="interrupted")
+    half = write_run(tmp_path / "half", (0.7,), training__epochs=0.5)
+    comparison = compare([*three, cut, half])
+    assert comparison.warnings == ("D (cut) was interrupted after 1 of 2 epochs.",)
+    assert comparison.runs[4].num_epochs == 1
+
+
 @pytest.mark.parametrize(
     ("sort", "names"),
     [

@@ -180,6 +180,8 @@ class Series:
     """One number per x; nan where there is none, and the line has a gap there."""
     style: tuple[str, str] | None = None
     """Colour and dash; None takes those of `SERIES` by position."""
+    spans_gaps: bool = False
+    """Whether the line goes on over places without a number."""
     label: str = ""
     """What stands at the line's end, in a word of at most three letters; nothing where it is empty."""
 
@@ -245,7 +247,7 @@ def line_chart(
         parts.append(_legend(frame, xs.index(marked_x) if marked_x in xs else len(xs) - 1))
     if marked_x is not None and marked_x in xs:
         parts.append(_marker(frame.x(marked_x), marked_label))
-    parts += [_line(frame, line.values, colour, dash) for line, colour, dash in frame.styled()]
+    parts += [_line(frame, line, colour, dash) for line, colour, dash in frame.styled()]
     parts.append(_end_labels(frame))
     if len(xs) <= MOST_HOVERED:
         parts += [_hover_band(frame, index) for index in range(len(xs))]
@@ -301,9 +303,12 @@ def line_sample(colour: str, dash: str) -> str:
     return _element("svg", line, width=30, height=12, aria_hidden="true")
 
 
-def _line(frame: _Frame, ys: Sequence[float], colour: str, dash: str) -> str:
-    parts = []
-    for run in finite_runs(ys):
+def _line(frame: _Frame, line: Series, colour: str, dash: str) -> str:
+    ys, parts = line.values, []
+    stretches = finite_runs(ys)
+    if line.spans_gaps and stretches:
+        stretches = [[index for stretch in stretches for index in stretch]]
+    for run in stretches:
         places = [(frame.x(frame.xs[index]), frame.y(ys[index])) for index in run]
         if len(places) == 1:
             parts.append(_element("circle", cx=places[0][0], cy=places[0][1], r=4, fill=colour))

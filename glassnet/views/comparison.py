@@ -26,7 +26,9 @@ DASHES = ("", "7 4", "2 3")
 MOST_FIELDS_BESIDE = 3
 """Up to so many differing fields stand in the table of the terminal; above it they have one of their own."""
 
-MOST_EPOCHS = 12
+MOST_FIELDS_IN_LEGEND = 2
+
+MOST_EPOCHS = 20
 """Lines of the terminal's curves, beside those of the best epochs."""
 
 MOST_DRAWN = 12
@@ -77,10 +79,15 @@ def _curves_table(comparison: Comparison) -> list[RenderableType]:
     shown = {measured[at] for at in thinned(len(measured), MOST_EPOCHS)} | {epoch for epoch in best if epoch}
     table = plain_table("epoch", *comparison.keys, left=0)
     for epoch in sorted(shown):
-        cells = [number(column.get(epoch, math.nan)) for column in columns]
+        cells = [_loss(column.get(epoch, math.nan)) for column in columns]
         stars = ["*" if epoch == at else " " for at in best]
         table.add_row(str(epoch), *(Text(cell + star) for cell, star in zip(cells, stars, strict=True)))
     return [Text(f"{title} by epoch; * is a run's best epoch"), table, Text()]
+
+
+def _loss(value: float) -> str:
+    """Return a number with as many decimals as the others of its column."""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 10_000 else number(value)
 
 
 def _curve(run: ComparedRun, name: str) -> dict[int, float]:
@@ -170,7 +177,10 @@ def render_comparison(comparison: Comparison) -> str:
             ),
         ],
         figures_title="How they learned",
-        keys=[(Markup(line_sample(*_style(index))), f"{key}  {run.name}") for index, (key, run) in enumerate(drawn)],
+        keys=[
+            (Markup(line_sample(*_style(index))), f"{key}  {run.name}{_told_apart(comparison, index)}")
+            for index, (key, run) in enumerate(drawn)
+        ],
         figures=[figure for title, name in CHARTS if (figure := _figure(title, name, drawn)) is not None],
         tables=[("Figures", head, named), *([differences] if comparison.differences else [])],
         remarks=[
@@ -179,6 +189,15 @@ def render_comparison(comparison: Comparison) -> str:
         ],
     )
     return render_curves(page)
+
+
+def _told_apart(comparison: Comparison, index: int) -> str:
+    """Return what differs in a run, where it is little and its name does not say it."""
+    run = comparison.runs[index]
+    entries = [(difference.field, _shown(difference.values[index])) for difference in comparison.differences]
+    if len(entries) > MOST_FIELDS_IN_LEGEND or all(value in run.name for _, value in entries):
+        return ""
+    return f" ({', '.join(f'{field} {value}' for field, value in entries)})"
 
 
 def _style(index: int) -> tuple[str, str]:
@@ -193,7 +212,7 @@ def _figure(title: str, name: str, drawn: Sequence[tuple[str, ComparedRun]]) -> 
     for index, (key, run) in enumerate(drawn):
         values = _curve(run, name)
         ys = [values.get(epoch, math.nan) for epoch in epochs]
-        lines.append(Series(name=key, values=ys, style=_style(index), label=key))
+        lines.append(Series(name=key, values=ys, style=_style(index), label=key, spans_gaps=True))
     shown = [line for line in lines if any(map(_is_number, line.values))]
     if not shown:
         return None
@@ -221,5 +240,5 @@ def _sentence(title: str, lines: Sequence[Series], epochs: Sequence[int], form: 
     for line in lines:
         last = max(at for at, value in enumerate(line.values) if _is_number(value))
         when = "" if last == len(epochs) - 1 else f" (epoch {epochs[last]})"
-        parts.append(f"{line.name} {form(line.values[last])}{when}")
+        parts.append(f"{line.name}\N{NO-BREAK SPACE}{form(line.values[last])}{when}")
     return f"{title} at the end, epoch {epochs[-1]}: {', '.join(parts)}."

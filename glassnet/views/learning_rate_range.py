@@ -11,6 +11,7 @@ from glassnet.training.learning_rate_range import ALL_DONE, MOST_GROWTH, Learnin
 from glassnet.views.charts import SERIES, Series, line_chart, number
 from glassnet.views.curves import CurvesPage, Figure, render_curves
 from glassnet.views.tables import thinned
+from glassnet.views.wording import plural
 
 NUM_ROWS, WIDTH = 24, 40
 """Rows of the terminal's curve at most, and the characters from its lowest loss to its highest."""
@@ -96,7 +97,7 @@ def render_range(result: LearningRateRange, model_name: str, data_name: str) -> 
 
 
 def _ended(result: LearningRateRange) -> str:
-    return "all steps were done" if result.stop_reason == ALL_DONE else f"it ended there: {result.stop_reason}"
+    return "all steps were done" if result.stop_reason == ALL_DONE else f"it ended there because {result.stop_reason}"
 
 
 def _suggestions(result: LearningRateRange) -> list[list[str]]:
@@ -123,7 +124,7 @@ def _figure(result: LearningRateRange) -> Figure:
     start, end = number(result.smoothed_losses[0]), number(result.smoothed_losses[-1])
     summary = f"The smoothed loss starts at {start}{lowest} and ends at {end}."
     if num_cut:
-        summary += f" Not drawn: {num_cut} losses above {number(ceiling)}."
+        summary += f" Not drawn: {plural(num_cut, 'loss')} above {number(ceiling)}."
     svg = line_chart(
         result.learning_rates,
         lines,

@@ -179,6 +179,13 @@ def test_a_line_has_a_gap_where_there_is_no_number_and_a_lone_point_is_a_dot() -
     assert len(list(root.iter("circle"))) == 1
 
 
+def test_a_line_that_spans_gaps_goes_on_over_them() -> None:
+    line = Series(name="hold-out", values=[5.0, math.nan, 4.0, math.nan, math.nan, 3.0, math.nan], spans_gaps=True)
+    root = parsed(line_chart(range(7), [line], summary="Falls."))
+    assert [len((line.get("points") or "").split()) for line in root.iter("polyline")] == [3]
+    assert not list(root.iter("circle"))
+
+
 def test_one_epoch_is_one_dot_in_the_middle() -> None:
     (dot,) = parsed(chart([0.7])).iter("circle")
     assert (dot.get("cx"), dot.get("cy")) == ("243", "138")

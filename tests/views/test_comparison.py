@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -60,6 +61,44 @@ def printed(value: Comparison) -> str:
     with console.capture() as capture:
         console.print(comparison_view(value))
     return capture.get()
+
+
+def test_the_terminal_has_the_curves_as_columns_with_a_star_at_each_runs_best_epoch() -> None:
+    lines = printed(comparison(run("x", (3.0, 0.5, 0.75), 0.1), run("y", (2.0, 1.25), 0.01))).splitlines()
+    start = lines.index("Hold-out loss by epoch; * is a run's best epoch")
+    assert [line.split() for line in lines[start + 1 : start + 5]] == [
+        ["epoch", "A", "B"],
+        ["1", "3.0000", "2.0000"],
+        ["2", "0.5000*", "1.2500*"],
+        ["3", "0.7500", "–"],
+    ]
+
+
+def test_of_many_epochs_some_are_in_the_terminal_and_the_best_always() -> None:
+    losses = [2.0 - 0.01 * epoch for epoch in range(100)]
+    losses[41] = 0.001
+    lines = printed(comparison(run("x", losses, 0.1), run("y", losses[::-1], 0.01))).splitlines()
+    start = lines.index("Hold-out loss by epoch; * is a run's best epoch") + 2
+    epochs = [int(line.split()[0]) for line in lines[start : lines.index("", start)]]
+    assert (epochs[0], epochs[-1]) == (1, 100)
+    assert {42, 59} <= set(epochs)
+    assert len(epochs) <= 22
+
+
+def test_without_a_hold_out_split_the_training_loss_is_in_the_terminal() -> None:
+    text = printed(comparison(run("x", (math.nan, math.nan), 0.1), run("y", (math.nan,), 0.01)))
+    assert "Training loss by epoch" not in text, "the training loss is not a number either"
+    rows = run("z", (1.0,), 0.1).history.rows
+    blind = dataclasses.replace(rows[0], validation_loss=math.nan, validation_accuracy=math.nan)
+    runs = [dataclasses.replace(run(name, (1.0,), 0.1), history=History((blind,))) for name in "xy"]
+    assert "Training loss by epoch" in printed(comparison(*runs))
+
+
+def test_the_pages_legend_says_what_differs_unless_the_names_do() -> None:
+    assert "A  x (field0 0.1)" in render_comparison(three())
+    named = [run(f"rate-{rate}", (1.0,), rate) for rate in RATES]
+    assert "A  rate-0.1<" in render_comparison(comparison(*named))
+    assert "A  x<" in render_comparison(three(num_fields=3))
 
 
 def test_the_terminals_table_has_what_differs_beside_the_figures_and_the_answer_below() -> None:
