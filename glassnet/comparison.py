@@ -5,6 +5,7 @@ Only what a folder says of itself is read, so that runs of anybody's models and 
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import statistics
@@ -19,7 +20,8 @@ from glassnet._errors import GlassnetError, UsageError, unknown_name
 from glassnet._types import PathArg
 from glassnet.data.images import SetAside
 from glassnet.data.records import record_from_json
-from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run
+from glassnet.models import ARCHITECTURES
+from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run, plain
 from glassnet.training.history import EpochRow, History
 
 PLACES = {"created", "launch", "root", "source", "target"}
@@ -265,10 +267,24 @@ def _flat(record: Mapping[str, Any]) -> dict[str, object]:
     return entries
 
 
+def _usual_options(name: object) -> dict[str, object]:
+    """Return the entries of the options that a network of glassnet's has where its run names none."""
+    if name not in ARCHITECTURES:
+        return {}
+    parameters = inspect.signature(ARCHITECTURES[str(name)].build).parameters.values()
+    return {
+        f"model.{option.name}": plain(option.default) for option in parameters if option.default is not option.empty
+    }
+
+
 def _differences(runs: Sequence[ComparedRun]) -> tuple[Difference, ...]:
     flat = [_flat(run.record) for run in runs]
     names = dict.fromkeys(name for entries in flat for name in entries)
-    columns = {name: tuple(entries.get(name) for entries in flat) for name in names}
+    usual = [_usual_options(run.record["model"].get("name")) for run in runs]
+    columns = {
+        name: tuple(entries.get(name, rest.get(name)) for entries, rest in zip(flat, usual, strict=True))
+        for name in names
+    }
     return tuple(
         Difference(field=name, values=values)
         for name, values in columns.items()

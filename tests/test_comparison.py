@@ -89,6 +89,14 @@ def test_only_what_differs_is_named_and_the_lowest_hold_out_loss_is_best(three: 
     }
 
 
+def test_an_option_that_one_run_names_and_another_leaves_at_its_usual_value_is_no_difference(tmp_path: Path) -> None:
+    named = {"num_classes": 10, "input_shape": [1, 32, 32], "pooling": "average"}
+    one = write_run(tmp_path / "one", model__name="lenet5", model__options=named)
+    two = write_run(tmp_path / "two", model__name="lenet5", model__options={})
+    differences = compare([one, two]).differences
+    assert [(d.field, d.values) for d in differences] == [("model.pooling", ("average", "max"))]
+
+
 def test_trained_runs_opened_or_by_path_are_compared(small_data: Dataset, tmp_path: Path) -> None:
     runs = []
     for name in ("mlp", "softmax"):

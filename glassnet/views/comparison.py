@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 from rich.console import Group, RenderableType
@@ -37,6 +38,9 @@ MOST_DRAWN = 12
 LOG_LOSSES_FROM, LOG_RATES_FROM = 50.0, 5.0
 """Losses whose greatest value is so many times the least are drawn on a logarithmic axis; likewise the runs' highest
 learning rates."""
+
+RATES_DRAWN_BELOW_PEAK = 100.0
+"""Of rates on a logarithmic axis, those are drawn that lie at most so many times below the lowest of the peaks."""
 
 CHARTS = (
     ("Hold-out loss", "validation_loss"),
@@ -143,9 +147,11 @@ def _differences_table(comparison: Comparison) -> tuple[str, list[str], list[lis
 
 
 def _shown(value: object) -> str:
-    """Return one entry of a config; a fingerprint by its first figures, which tell it from others."""
-    if value is None:
-        return "none"
+    """Return one entry of a config as `--set` takes it; a fingerprint by its first figures, which tell it apart."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
     text = str(value)
     is_digest = len(text) == 64 and all(figure in "0123456789abcdef" for figure in text)
     return text[:12] if is_digest else text
@@ -220,8 +226,11 @@ def _figure(title: str, name: str, drawn: Sequence[tuple[str, ComparedRun]]) -> 
     form = percent if is_share else number
     is_log = _is_log(name, shown)
     summary = _sentence(title, shown, epochs, form) + (" The axis is logarithmic." if is_log else "")
-    svg = line_chart(epochs, shown, summary=summary, is_share=is_share, is_log_y=is_log, has_legend=False)
     rows = [[str(epoch), *(form(line.values[at]) for line in shown)] for at, epoch in enumerate(epochs)]
+    if is_log and name == "learning_rate" and (floor := _floor(shown)) > min(map(_least, shown)):
+        shown = [replace(line, values=[y if y >= floor else math.nan for y in line.values]) for line in shown]
+        summary += f" Rates below {number(floor)} are not drawn."
+    svg = line_chart(epochs, shown, summary=summary, is_share=is_share, is_log_y=is_log, has_legend=False)
     return Figure(title=title, summary=summary, svg=Markup(svg), head=["epoch", *(x.name for x in shown)], rows=rows)
 
 
@@ -233,6 +242,15 @@ def _is_log(name: str, lines: Sequence[Series]) -> bool:
     is_loss = name.endswith("loss")
     values = [value for line in finite for value in (line if is_loss else [max(line)])]
     return min(values) > 0 and max(values) / min(values) > (LOG_LOSSES_FROM if is_loss else LOG_RATES_FROM)
+
+
+def _floor(lines: Sequence[Series]) -> float:
+    """Return the least rate worth drawing: the last steps of a schedule would take half of a logarithmic axis."""
+    return min(max(filter(_is_number, line.values)) for line in lines) / RATES_DRAWN_BELOW_PEAK
+
+
+def _least(line: Series) -> float:
+    return min(filter(_is_number, line.values))
 
 
 def _sentence(title: str, lines: Sequence[Series], epochs: Sequence[int], form: Callable[[float], str]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from glassnet.comparison import ComparedRun, Comparison, Difference
 from glassnet.data.images import SetAside
 from glassnet.training.history import EpochRow, History
-from glassnet.views.comparison import DASHES, MANY, _style, comparison_view, headline, render_comparison
+from glassnet.views.comparison import DASHES, MANY, _shown, _style, comparison_view, headline, render_comparison
 from glassnet.views.templates import STATIC
 
 RATES = (0.1, 0.01, 0.001)
@@ -238,3 +238,25 @@ def test_the_colours_of_lines_stay_apart_for_every_reader_and_stand_out(theme: i
 
 def test_the_colours_without_a_style_sheet_are_those_of_the_light_theme() -> None:
     assert [re.findall(r"#\w{6}", entry)[0] for entry in MANY] == palettes()[0]
+
+
+def test_the_end_of_a_schedule_is_left_out_of_the_chart_and_not_of_its_table() -> None:
+    peaks = (0.1, 0.001)
+    runs = []
+    for name, peak in zip("xy", peaks, strict=True):
+        found = run(name, (1.0, 0.5, 0.4), peak)
+        rates = (peak, peak / 2, peak * 1e-6)
+        rows = [dataclasses.replace(row, learning_rate=rate) for row, rate in zip(found.history, rates, strict=True)]
+        runs.append(dataclasses.replace(found, history=History(tuple(rows))))
+    page = render_comparison(comparison(*runs))
+    assert "Rates below 1e−05 are not drawn." in page
+    (chart,) = re.findall(r'aria-label="Learning rate at the end.*?</svg>', page)
+    assert "1e-09" not in chart
+    assert {"0.1", "1e-05"} <= set(re.findall(r'text-anchor="end">([^<]*)</text>', chart)) or "0.001" in chart
+    assert page.count("1e−09") >= 1
+
+
+def test_entries_of_a_config_are_shown_as_they_are_set() -> None:
+    values = {None: "none", True: "true", 0.5: "0.5", "sgd": "sgd", "f" * 64: "f" * 12}
+    assert {value: _shown(value) for value in values} == values
+    assert _shown(0.0) == "0"
