@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from glassnet.evaluation.metrics import Evaluation as Evaluation
     from glassnet.evaluation.prediction import Prediction as Prediction
     from glassnet.evaluation.value_prediction import ValuePrediction as ValuePrediction
+    from glassnet.experiments import resume as resume
     from glassnet.experiments import train as train
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
     from glassnet.inspection.filters import filters as filters
@@ -67,6 +68,7 @@ _EXPORTS = {
     "Evaluation": "glassnet.evaluation.metrics",
     "Prediction": "glassnet.evaluation.prediction",
     "ValuePrediction": "glassnet.evaluation.value_prediction",
+    "resume": "glassnet.experiments",
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "filters": "glassnet.inspection.filters",

@@ -64,6 +64,7 @@ SAID_BY_FLAGS = {
 
 @app.command()
 def train(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
@@ -76,16 +77,31 @@ def train(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    recipe_name: Annotated[
+        str | None,
+        typer.Option("--recipe", help="fast or accurate: a network and its training, chosen by measurement."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training examples; 0.5 is half of one.")] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|all|auto", help="Examples per step; all is batch gradient descent, 1 stochastic."),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop or adagrad.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad or muon.")] = None,
     loss: Annotated[
         str | None, typer.Option(help="A loss by name, such as rmse, or your own: file.py:function of outputs, labels.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the training.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")] = False,
+    on_nan: Annotated[
+        str | None, typer.Option(help="Where the loss is lost: stop, or halve-lr and go on. Default: stop.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted or killed.")
+    ] = None,
+    trust: TrustFlag = False,
     size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
@@ -109,6 +125,11 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network and write a run folder with weights, figures and a report."""
+    if resume is not None:
+        _resume(context, resume, root, loss, trust, not quiet, as_json)
+        return
+    if trust:
+        raise UsageError("--trust is for runs that hold a network of the user's own; with --resume. Leave it out.")
     from glassnet._device import resolve_device
     from glassnet._user_code import is_address, parse_address
     from glassnet.data.overview import describe_dataset
@@ -117,17 +138,20 @@ def train(
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import recipe, with_fitting_batch
+    from glassnet.recipes import with_fitting_batch
+    from glassnet.training.config import TrainConfig
     from glassnet.training.own_loss import load_loss
     from glassnet.views.tensorboard import writer_class as require_tensorboard
 
     flags = {
-        "epochs": epochs,
-        "batch_size": batch_size,
+        "epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
+        "batch_size": None if batch_size is None else TrainConfig.parse("batch_size", batch_size),
         "learning_rate": lr,
         "optimizer": optimizer,
         "device": device,
         "precision": precision,
+        "compile": compile_ or None,
+        "on_nan": on_nan,
         "loss": loss,
     }
     if tensorboard:
@@ -136,7 +160,8 @@ def train(
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    config = _configured(recipe(data, model or "lenet5"), {"seed": seed, **flags}, fields)
+    model, options, base = _chosen(data, model, recipe_name, options)
+    config = _configured(base, {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if not quiet and examples.source not in STANDARD_SETS:
@@ -155,20 +180,58 @@ def train(
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet, tensorboard=tensorboard)
+    _say_trained(run, as_json, is_users=address is not None)
+
+
+def _resume(
+    context: typer.Context,
+    path: Path,
+    root: Path | None,
+    loss: str | None,
+    trust: bool,
+    progress: bool,
+    as_json: bool,
+) -> None:
+    """Go on with an interrupted run, whose folder says everything that the other flags of `train` do."""
+    from glassnet._user_code import is_address
+    from glassnet.experiments import resume
+    from glassnet.training.own_loss import load_loss
+
+    takes = {"resume", "root", "loss", "trust", "quiet", "as_json"}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    others = [name for name in given if name not in takes]
+    if others:
+        flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+        words = ", ".join("DATA" if name == "data" else str(flags.get(name, name)) for name in others)
+        raise UsageError(f"--resume takes everything from {path}: leave {words} out. Or train anew without --resume.")
+    if loss is not None and not is_address(loss):
+        raise UsageError(f"With --resume, --loss gives a loss of the user's own, file.py:function; got '{loss}'.")
+    own_loss = load_loss(loss) if loss is not None else None
+    run = resume(path, loss=own_loss, root=root, trust=trust, progress=progress)
+    _say_trained(run, as_json, is_users=trust)
+
+
+def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
+    """Print what a training came to, and where it lies."""
+    from glassnet.runs import EVENTS
+
     result = run.record["result"]
     if as_json:
         _print_json({"run": str(run.path), "report": str(run.report_path), **result})
         return
     if "test_accuracy" in result:
-        accuracy, count = result["test_accuracy"], len(examples.test)
+        accuracy, count = result["test_accuracy"], run.record["data"]["num_test"]
         typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} right)")
     elif "test_rmse" in result:
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
+    if result.get("stop_reason") == "interrupted":
+        typer.echo(f"Interrupted    go on with: glassnet train --resume {run.path}")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
-    if tensorboard:
+    if (run.path / EVENTS).is_dir():
         typer.echo(f"Events         tensorboard --logdir {run.path}")
-    next_input = _kind_of_input(run.preprocessing) + (" --trust" if address else "")
+    next_input = _kind_of_input(run.preprocessing) + (" --trust" if is_users else "")
     typer.echo(f"Next           glassnet predict {run.path} {next_input}")
 
 
@@ -184,12 +247,17 @@ def lr_range(
     low: Annotated[float, typer.Option(help="Learning rate of the first step.")] = 1e-5,
     high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    recipe_name: Annotated[
+        str | None, typer.Option("--recipe", help="fast or accurate: its network, and its training but for the rate.")
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad or muon.")] = None,
     loss: Annotated[str | None, typer.Option(help="A loss by name, or your own: file.py:function.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the batches.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
     out: Annotated[Path, typer.Option(help="Page to write; one that is there is replaced.")] = Path("lr-range.html"),
     target: TargetOption = None,
@@ -209,7 +277,8 @@ def lr_range(
     from glassnet.curve_commands import check_fields, check_page, page_line, search_rate, write_range
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import recipe, with_fitting_batch
+    from glassnet.recipes import with_fitting_batch
+    from glassnet.training.config import TrainConfig
     from glassnet.training.learning_rate_range import check_range
     from glassnet.training.own_loss import load_loss
     from glassnet.views.learning_rate_range import curve_lines, suggestion_sentence
@@ -220,7 +289,7 @@ def lr_range(
     check_page(out)
     flags = {
         "seed": seed,
-        "batch_size": batch_size,
+        "batch_size": None if batch_size is None else TrainConfig.parse("batch_size", batch_size),
         "optimizer": optimizer,
         "loss": loss,
         "device": device,
@@ -229,7 +298,8 @@ def lr_range(
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    config = _configured(recipe(data, model or "lenet5"), flags, fields)
+    model, options, base = _chosen(data, model, recipe_name, options)
+    config = _configured(base, flags, fields)
     resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if batch_size is None and "batch_size" not in fields:
@@ -662,6 +732,20 @@ def _kind_of_input(record: InputRecord) -> str:
     return "new.npz" if record.encoding is None else "new.csv"
 
 
+def _chosen(
+    data: str, model: str | None, recipe_name: str | None, options: dict[str, Any]
+) -> tuple[str | None, dict[str, Any], TrainConfig]:
+    """Return network, build options and config to start from: those of the recipe that is named or usual, if any."""
+    from glassnet.recipes import default_recipe, named_recipe, recipe
+
+    chosen = named_recipe(data, recipe_name) if recipe_name else None if model else default_recipe(data)
+    if chosen is None:
+        return model, options, recipe(data, model or "lenet5")
+    if model not in (None, chosen.model):
+        raise UsageError(f"--recipe {recipe_name} of '{data}' trains {chosen.model}; leave --model {model} out.")
+    return chosen.model, {**chosen.options, **options}, chosen.config
+
+
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
     """Return `base` with the flags that were given and the `--set` pairs."""
     from glassnet.training.config import TrainConfig
@@ -670,8 +754,9 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
     values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
     if values.get("loss") not in (None, "cross-entropy"):
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
-    if values.get("optimizer") not in (None, base.optimizer):
-        values.setdefault("momentum", None)
+    if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
+        for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
+            values.setdefault(name, None)
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
-from glassnet.matching import check_model, match_model
+from glassnet.matching import check_model, initialise_from_data, match_model
 from glassnet.models.spec import ModelSpec
 from glassnet.report import write_report
 from glassnet.runs import (
@@ -40,9 +41,10 @@ from glassnet.runs import (
     open_run,
     sources_of,
 )
+from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import fit
+from glassnet.training.fit import FitResult, fit
 from glassnet.training.objective import Objective
 from glassnet.training.observer import Observer
 from glassnet.training.own_loss import LossFunction, check_own_loss
@@ -103,7 +105,7 @@ def train(
             if begun is not None:
                 return _resume(open_begun(begun, model), data, loss, processes, progress, observers)
         experiment = _Experiment(
-            model=model.to(device),
+            model=model,
             data=data,
             preprocessing=matched.preprocessing,
             config=matched.config,
@@ -122,6 +124,7 @@ def train(
             except WorkError:
                 writer.discard()
                 raise
+        initialise_from_data(model, data, matched.preprocessing)
         path = processes.shared(writer.path if writer else None)
         log = TensorBoardObserver(path / EVENTS) if tensorboard else None
         writer = writer or RunWriter(path)
@@ -228,18 +231,22 @@ def _run(
     state: TrainingState | None,
 ) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
+    observer = together([*observers, *([log] if log else [])])
     model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
+        started = time.perf_counter()
+        examples, validation = (to_device(part, preprocessing, device) for part in (data.train, data.validation))
+        preparing_s = time.perf_counter() - started
         result = fit(
             model,
-            to_device(data.train, preprocessing, device),
-            to_device(data.validation, preprocessing, device),
+            examples,
+            validation,
             preprocessing,
             experiment.config,
             precision=experiment.precision,
             objective=experiment.objective,
-            observer=together([*observers, *([log] if log else [])]),
+            observer=observer,
             on_epoch=writer.save_epoch,
             on_state=writer.save_state,
             resume=state,
@@ -251,11 +258,14 @@ def _run(
         if experiment.processes.is_first and not writer.is_usable:
             writer.discard()
     if experiment.processes.is_first:
+        bound = _bound(result, preparing_s, device)
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
+            "bound": bound.to_dict(),
         }
+        observer.noted(str(bound))
         run = _finish(writer, experiment)
         if log is not None:
             log.write_result(run.record)
@@ -265,6 +275,18 @@ def _run(
         if experiment.processes.is_first
         else open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
     )
+
+
+def _bound(result: FitResult, preparing_s: float, device: torch.device) -> Bound:
+    timing = result.timing
+    seconds = {
+        "decoding": preparing_s,
+        "data": timing.data_s,
+        "step": timing.step_s,
+        "validation": timing.validation_s,
+        "saving": timing.saving_s,
+    }
+    return find_bound(seconds, result.step_shares, device)
 
 
 def _kept(writer: RunWriter) -> str:

@@ -16,14 +16,17 @@ from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.models import ARCHITECTURES, spec_of
-from glassnet.models.spec import ModelSpec
+from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
 from glassnet.recipes import recipe, with_fitting_batch
+from glassnet.training.batch_size import check_batch_size, with_batch_size
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import with_batch_size
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
 from glassnet.training.processes import local_device
+
+NUM_LOOKED_AT = 5000
+"""Training inputs that initial weights are computed from, where they are."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +36,7 @@ class Match:
     spec: ModelSpec | None
     """Of a model that is one of glassnet's as it was built."""
     config: TrainConfig
-    """Resolved; names the loss."""
+    """Resolved; with the batch's size in numbers and the loss's name."""
     device: torch.device
     precision: str
     preprocessing: InputRecord
@@ -43,7 +46,7 @@ class Match:
 def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, loss: LossFunction | None) -> Match:
     """Match a model, a data set, a config (by default the recipe for both) and the user's own loss, if any.
 
-    A loss that is a module is moved to the device. Raises `UsageError` for what does not go together.
+    The model, and a loss that is a module, are moved to the device. Raises `UsageError` for what does not go together.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
@@ -56,21 +59,33 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
-    config = with_batch_size(config.resolved(), len(data.train))
+    config = config.resolved()
+    if isinstance(config.batch_size, int):
+        check_batch_size(config.batch_size * config.accumulate, len(data.train))
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
     objective = check_model(model, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
+    model.to(device)
+    config = replace(config, loss=objective.loss.name)
     return Match(
         spec=spec,
-        config=replace(config, loss=objective.loss.name),
+        config=with_batch_size(config, len(data.train), model, preprocessing),
         device=device,
         precision=precision,
         preprocessing=preprocessing,
         objective=objective,
     )
+
+
+def initialise_from_data(model: nn.Module, data: Dataset, preprocessing: InputRecord) -> None:
+    """Set the initial weights that come from training inputs, where the model has such and none were loaded."""
+    if not isinstance(model, HasDataInitialisation) or getattr(model, "loaded_weights", None) is not None:
+        return
+    examples = to_device(data.train[:NUM_LOOKED_AT], preprocessing, next(model.parameters()).device)
+    model.initialise_from(preprocessing.normalise(examples.inputs))
 
 
 def check_model(

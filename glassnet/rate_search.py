@@ -11,7 +11,7 @@ from glassnet._errors import UsageError
 from glassnet._modes import refuse_lazy
 from glassnet.data.examples import Dataset
 from glassnet.data.loader import to_device
-from glassnet.matching import match_model
+from glassnet.matching import initialise_from_data, match_model
 from glassnet.training.config import TrainConfig
 from glassnet.training.learning_rate_range import HIGH, LOW, NUM_STEPS, LearningRateRange, check_range, measure_range
 from glassnet.training.own_loss import LossFunction
@@ -46,8 +46,9 @@ def learning_rate_range(
     if isinstance(loss, nn.Module):
         loss = copy.deepcopy(loss)
     matched = match_model(model, data, config, loss)
+    initialise_from_data(model, data, matched.preprocessing)
     return measure_range(
-        model.to(matched.device),
+        model,
         to_device(data.train, matched.preprocessing, matched.device),
         matched.preprocessing,
         matched.config,

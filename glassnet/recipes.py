@@ -1,19 +1,54 @@
-"""Configs that are known to work, by data set and model.
+"""Networks and configs that are known to work, by data set.
 
 The accuracies are measured by `benchmarks/recipes.py`, which prints hardware, versions and spread.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from glassnet._errors import UsageError, unknown_name
 from glassnet.training.config import TrainConfig
 
 RECIPES: dict[tuple[str, str], TrainConfig] = {
     ("digits", "lenet5"): TrainConfig(epochs=30, batch_size=32, max_shift=3, label_smoothing=0.1),
     ("mnist", "lenet5"): TrainConfig(epochs=10, batch_size=128, max_shift=2),
 }
-"""Configs chosen on the validation split. What is not listed gets `TrainConfig()`."""
+"""Configs by data set and model, chosen on the validation split. What is not listed gets `TrainConfig()`."""
+
+RECIPE_NAMES = ("fast", "accurate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole training: the network, what it is built with, and the config."""
+
+    model: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    config: TrainConfig
+
+
+_MUON = TrainConfig(
+    batch_size=128,
+    optimizer="muon",
+    learning_rate=0.1,
+    momentum=0.6,
+    other_learning_rate=0.05,
+    weight_decay=0.0,
+    schedule="linear",
+    label_smoothing=0.1,
+    max_shift=1,
+)
+
+NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
+    ("mnist", "fast"): Recipe(
+        model="airbench94",
+        options={"widths": (16, 32, 48)},
+        config=replace(_MUON, epochs=1.0),
+    ),
+}
+"""Recipes by data set and name, chosen on the validation split."""
 
 
 def recipe(data_name: str, model_name: str | None) -> TrainConfig:
@@ -21,6 +56,26 @@ def recipe(data_name: str, model_name: str | None) -> TrainConfig:
     return RECIPES.get((data_name, model_name or ""), TrainConfig())
 
 
+def named_recipe(data_name: str, name: str) -> Recipe:
+    """Return the recipe `fast` or `accurate` of a data set. Raises `UsageError` where there is none."""
+    if name not in RECIPE_NAMES:
+        raise unknown_name("recipe", name, RECIPE_NAMES)
+    found = NAMED_RECIPES.get((data_name, name))
+    if found is None:
+        known = ", ".join(f"{one} for {data}" for data, one in NAMED_RECIPES)
+        raise UsageError(
+            f"There is no recipe '{name}' for '{data_name}'; there is {known}. Name a network with --model instead."
+        )
+    return found
+
+
+def default_recipe(data_name: str) -> Recipe | None:
+    """Return what a data set is trained by where neither network nor recipe is named, if it has a recipe `fast`."""
+    return NAMED_RECIPES.get((data_name, "fast"))
+
+
 def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:
     """Return `config` with a batch of at most `num_examples`, for a batch size that nobody asked for by name."""
+    if isinstance(config.batch_size, str):
+        return config
     return replace(config, batch_size=max(1, min(config.batch_size, num_examples)))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glassnet import build_model, cli, open_run
+from glassnet import TrainConfig, build_model, cli, open_run
 from glassnet.data.examples import Dataset
 from glassnet.runs import Run
 
@@ -366,6 +366,14 @@ def test_lr_range_draws_the_curve_says_what_to_try_and_writes_the_page(glassnet,
     assert result["learning_rates"][-1] <= 1
     again = json.loads(glassnet(*words, "--out", page, "--json")[1])
     assert f"Try --lr {again['suggestion']:.2g}:" in sentence
+
+
+def test_another_optimizer_than_the_recipes_gets_its_own_usual_figures() -> None:
+    base = TrainConfig(optimizer="muon", learning_rate=0.1, momentum=0.6, other_learning_rate=0.05, weight_decay=0.0)
+    config = cli._configured(base, {"optimizer": "adamw"}, {}).resolved()
+    assert config == TrainConfig(optimizer="adamw").resolved()
+    assert cli._configured(base, {"optimizer": "sgd", "learning_rate": 0.3}, {}).learning_rate == 0.3
+    assert cli._configured(base, {"optimizer": None, "epochs": 2}, {}).learning_rate == 0.1
 
 
 def test_lr_range_takes_a_network_and_a_loss_of_ones_own(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

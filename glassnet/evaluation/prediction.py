@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from glassnet._device import autocast
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
+from glassnet._seed import seeded
 from glassnet._user_code import in_line, words_of
 from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds
@@ -67,17 +69,47 @@ def predict_outputs(
     """Return the model's outputs `(N, num_outputs)`, float32, for fitted `inputs` `(N, ...)`, on the model's device.
 
     `batch_size` inputs pass at a time, by default as many as `MOST_VALUES` allows and 512 at most. The model runs in
-    evaluation mode without gradients and is left in the modes it was in.
+    evaluation mode without gradients and is left in the modes it was in. Images are laid out with their channels
+    innermost, which convolutions on a CPU are up to twice as fast with, unless the model's code does not take that.
     """
     if batch_size is None:
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    batches, forward = [], _ForwardPass(model)
     with evaluating(model), autocast(device, precision):
-        batches = [
-            model(record.normalise(inputs[start:stop].to(device))).float()
-            for start, stop in batch_bounds(len(inputs), batch_size)
-        ]
+        for start, stop in batch_bounds(len(inputs), batch_size):
+            batches.append(forward(record.normalise(inputs[start:stop].to(device))).float())
     return torch.cat(batches) if batches else torch.zeros(0, len(record.class_names), device=inputs.device)
+
+
+class _ForwardPass:
+    """Calls a model with its images' channels innermost, or, where its code fails on that, outermost."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.is_channels_last = True
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if self.is_channels_last and inputs.ndim == 4:
+            try:
+                return self.model(inputs.to(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+            except Exception:  # such as `x.view(len(x), -1)` after a convolution; another error comes again below
+                self.is_channels_last = False
+        return self.model(inputs)  # type: ignore[no-any-return]
+
+
+def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
+    """Return whether the model's code takes images `(B, C, H, W)` with their channels innermost, tried on a copy.
+
+    Code that flattens with `view` does not. Where a copy cannot be made, the answer is no.
+    """
+    try:
+        trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad(), seeded(0, "layout"):
+            trial(inputs.to(memory_format=torch.channels_last))
+    except Exception:  # the user's own code may raise anything; what fails in any layout is said where it is called
+        return False
+    return True
 
 
 def num_outputs(model: nn.Module, record: InputRecord) -> int:

@@ -10,12 +10,13 @@ from glassnet._errors import UsageError, unknown_name
 from glassnet._seed import seeded
 from glassnet.models.architectures import ARCHITECTURES
 from glassnet.models.fully_convolutional import FullyConvolutional, fully_convolutional
-from glassnet.models.spec import Architecture, ModelSpec
+from glassnet.models.spec import Architecture, HasDataInitialisation, ModelSpec
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "FullyConvolutional",
+    "HasDataInitialisation",
     "ModelSpec",
     "build_model",
     "fully_convolutional",

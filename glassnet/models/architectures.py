@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glassnet.models.airbench import airbench94
 from glassnet.models.alexnet import alexnet, alexnet_2012, alexnet_torchvision
 from glassnet.models.cnn import cnn1d, cnn2d, cnn3d
 from glassnet.models.gates import gate_and, gate_nand, gate_nor, gate_not, gate_or, gate_xor
@@ -14,6 +15,7 @@ from glassnet.models.resnet import resnet18, resnet18_lecture, resnet34, resnet5
 from glassnet.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56, resnet110
 from glassnet.models.softmax import softmax
 from glassnet.models.spec import Architecture
+from glassnet.models.speednet import speednet
 from glassnet.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 from glassnet.models.zfnet import zfnet
 
@@ -86,6 +88,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "cnn3d": Architecture(
         build=cnn3d, input_shape=(1, 16, 16, 16), any_size=True, source="a small configurable CNN over volumes"
+    ),
+    "speednet": Architecture(
+        build=speednet, input_shape=(1, 28, 28), source="a small CNN for fast training on images like MNIST's"
+    ),
+    "airbench94": Architecture(
+        build=airbench94, input_shape=CIFAR, source="Jordan 2024, 94% on CIFAR-10 in 3.29 seconds on a single GPU"
     ),
     "lenet5": Architecture(
         build=lenet5,

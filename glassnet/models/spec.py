@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from glassnet._types import Shape
 from glassnet.nn.losses import Task
@@ -42,3 +42,14 @@ class ModelSpec:
     """The input the model was built for, `(C, H, W)` for images."""
     seed: int = 0
     """That of the initial weights."""
+
+
+@runtime_checkable
+class HasDataInitialisation(Protocol):
+    """A model some of whose initial weights are computed from training inputs."""
+
+    def initialise_from(self, inputs: Tensor) -> None:
+        """Set them from `inputs` `(N, ...)`, training inputs normalised as the model gets them; repeatable.
+
+        For whoever trains the model to call once, before the first step, and never for weights that are loaded.
+        """

@@ -18,6 +18,7 @@ from glassnet.evaluation.metrics import count_correct
 from glassnet.evaluation.prediction import predict_outputs
 from glassnet.training.batches import TrainingBatches
 from glassnet.training.blow_up import first_non_finite
+from glassnet.training.bound import StepProfile
 from glassnet.training.history import EpochRow, History
 from glassnet.training.observer import FitPlan, Observer, Progress
 from glassnet.training.optimizer import set_learning_rate
@@ -63,6 +64,7 @@ class EpochLoop:
         self.config, self.device = batches.config, batches.examples.device
         self.plan = make_plan(rule, batches, len(validation))
         self.timing = Timing()
+        self.profile = StepProfile(self.plan.num_steps, self.device)
         self.epoch, self.step, self.history = 1, 0, History()
         self.learning_rate_scale = 1.0
         self._begin_epoch()
@@ -139,7 +141,8 @@ class EpochLoop:
                 before, clock = clock, time.perf_counter()
                 self.timing.data_s += clock - before
                 set_learning_rate(self.rule.optimizer, self.learning_rate())
-                training_step(self.rule, inputs, labels, self.totals)
+                with self.profile.watching(self.step):
+                    training_step(self.rule, inputs, labels, self.totals)
                 if self.average is not None:
                     self.average.update_parameters(self.rule.own_model)
                 self.step += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,9 @@ from glassnet._errors import UsageError
 from glassnet._seed import seeded
 from glassnet.data.loader import DeviceExamples
 from glassnet.data.records import InputRecord
-from glassnet.evaluation.prediction import num_outputs
+from glassnet.evaluation.prediction import num_outputs, takes_channels_last
 from glassnet.training.average import moving_average
+from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
 from glassnet.training.compiled import compiled
 from glassnet.training.config import TrainConfig
@@ -31,7 +32,7 @@ from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
 
-__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "check_batch_size", "fit"]
+__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "fit"]
 
 USUAL_BATCH_SIZE = 64
 """Of `batch_size="auto"`, where the memory takes it."""
@@ -61,6 +62,8 @@ class FitResult:
     """`all epochs done`, `no lower hold-out loss for N epochs`, or `interrupted`."""
     timing: Timing
     """Where the time went."""
+    step_shares: Mapping[str, float]
+    """Share of the steps' time by kind of work; empty for a training too short to profile."""
 
 
 def fit(
@@ -96,7 +99,7 @@ def fit(
     Raises `UsageError` for a batch larger than the set, `NonFiniteLossError` where the loss is lost.
     """
     observer, config = observer or SilentObserver(), config.resolved()
-    config = with_batch_size(config, len(train))
+    config = with_batch_size(config, len(train), model, record)
     if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
         name = "patience" if config.patience is not None else "schedule='plateau'"
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
@@ -131,7 +134,7 @@ def stepping(
     Until the end of the block the kernels lie as the rule wants them, and what is drawn comes from the config's seed.
     """
     with (
-        _laid_out(model, train) as channels_last,
+        _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
@@ -180,8 +183,12 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
     finally:
         loop.observer.stopped(stop_reason)
     return FitResult(
-        history=history, best_epoch=stopping.best_epoch, stop_reason=stop_reason, timing=loop.timing
-    )  # fmt: skip
+        history=history,
+        best_epoch=stopping.best_epoch,
+        stop_reason=stop_reason,
+        timing=loop.timing,
+        step_shares=loop.profile.shares(),
+    )
 
 
 def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[TrainingState, EpochRow | None]:
@@ -236,13 +243,19 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
 
 
 @contextmanager
-def _laid_out(model: nn.Module, train: DeviceExamples) -> Iterator[bool]:
+def _laid_out(model: nn.Module, record: InputRecord) -> Iterator[bool]:
     """Lay the kernels of an image network out with their channels innermost for a block; yield whether it is done.
 
-    Convolutions and pooling of few channels take two thirds of the time so. What was otherwise is put back.
+    Convolutions and pooling of few channels take two thirds of the time so. What was otherwise is put back. A model
+    whose code does not take images so, such as one that flattens with `view`, is left as it is.
     """
     kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    if train.inputs.ndim != 4 or not kernels:
+    example = record.example()
+    if example.ndim != 4 or not kernels:
+        yield False
+        return
+    inputs = record.normalise(example.expand(2, *example.shape[1:]).to(kernels[0].device))
+    if not takes_channels_last(model, inputs):
         yield False
         return
     before = [(kernel, kernel.stride()) for kernel in kernels]
@@ -253,25 +266,3 @@ def _laid_out(model: nn.Module, train: DeviceExamples) -> Iterator[bool]:
         for kernel, strides in before:  # by strides: a kernel of one channel is contiguous in either layout
             laid_out = torch.empty_strided(kernel.shape, strides, dtype=kernel.dtype, device=kernel.device)
             kernel.data = laid_out.copy_(kernel.data)
-
-
-def with_batch_size(config: TrainConfig, num_examples: int) -> TrainConfig:
-    """Return `config` with a number for `all`; raise `UsageError` where a step would take more than there is."""
-    if config.batch_size == "all":
-        config = replace(config, batch_size=max(1, num_examples))
-    if config.batch_size == "auto":
-        config = replace(config, batch_size=max(1, min(USUAL_BATCH_SIZE, num_examples)))
-    assert isinstance(config.batch_size, int)
-    check_batch_size(config.batch_size * config.accumulate, num_examples)
-    return config
-
-
-def check_batch_size(batch_size: int, num_examples: int) -> None:
-    """Raise `UsageError` where a batch would be larger than the training set."""
-    if num_examples == 0:
-        raise UsageError("There is nothing to train on: expected at least one training example, got none.")
-    if batch_size > num_examples:
-        raise UsageError(
-            f"batch_size must be at most the {num_examples} training examples; got {batch_size}. "
-            f"Use batch_size={num_examples} for batch gradient descent."
-        )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from glassnet._device import multiplies_bf16
 from glassnet._errors import UsageError
+from glassnet.training.muon import Float32Muon
 
 if TYPE_CHECKING:
     from glassnet.training.config import TrainConfig
@@ -44,7 +46,8 @@ def _sgd(groups: list[dict[str, Any]], *, momentum: float, nesterov: bool, **val
 def _muon(groups: list[dict[str, Any]], **values: Any) -> torch.optim.Optimizer:
     if not hasattr(torch.optim, "Muon"):
         raise UsageError(f"Optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}. Choose adamw.")
-    return torch.optim.Muon(groups, **values)
+    device = groups[0]["params"][0].device
+    return (torch.optim.Muon if multiplies_bf16(device) else Float32Muon)(groups, **values)
 
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {

@@ -115,7 +115,7 @@ def _backward(rule: StepRule, inputs: Tensor, labels: Tensor, share: float) -> T
     objective = rule.objective
     normalised = rule.record.normalise(inputs)
     if rule.channels_last:
-        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        normalised = normalised.to(memory_format=torch.channels_last)
     with autocast(inputs.device, rule.precision):
         outputs = rule.model(normalised)
     if not isinstance(outputs, Tensor):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from glassnet.training.learning_rate_range import ALL_DONE, MOST_GROWTH, LearningRateRange
+from glassnet.training.learning_rate_range import ALL_DONE, LearningRateRange
 from glassnet.views.charts import SERIES, Series, line_chart, number
 from glassnet.views.curves import CurvesPage, Figure, render_curves
 from glassnet.views.tables import thinned
@@ -16,9 +16,11 @@ from glassnet.views.wording import plural
 NUM_ROWS, WIDTH = 24, 40
 """Rows of the terminal's curve at most, and the characters from its lowest loss to its highest."""
 
-ROOM = 1.1
-"""The curve is drawn up to so many times the loss at which the test ends; what is above is left out."""
+LEAST_RISE = 0.1
+"""Of the fall of the loss: what counts as a rise from its minimum to the end."""
 
+ROOM = 1.5
+"""The curve is drawn up to so many times its fall above its start; what is above is left out."""
 
 END_SHARE = 0.05
 """A minimum within this share of the last steps is no minimum yet: the loss has not been seen to rise."""
@@ -32,7 +34,10 @@ def suggestion_sentence(result: LearningRateRange) -> str:
             f"No rate to suggest: between {low:.2g} and {high:.2g} the loss does not fall beyond its noise. "
             "Try more steps, other bounds, or look for what else keeps the network from learning."
         )
-    above = f"above {result.lowest:.2g} it rises"
+    losses = result.smoothed_losses
+    bottom = losses[result.learning_rates.index(result.lowest)]
+    does_rise = losses[-1] - bottom > LEAST_RISE * (losses[0] - bottom)
+    above = f"above {result.lowest:.2g} it {'rises' if does_rise else 'falls no further'}"
     is_at_end = result.learning_rates.index(result.lowest) >= (1 - END_SHARE) * (len(result.learning_rates) - 1)
     if is_at_end and result.stop_reason == ALL_DONE:
         above = f"it still falls at {high:.2g}, so a test up to a higher rate may find more"
@@ -66,8 +71,11 @@ def curve_lines(result: LearningRateRange) -> list[str]:
 
 def _ceiling(result: LearningRateRange) -> float:
     """Return the highest loss that is drawn: what is above would flatten the part that matters."""
-    start, lowest = result.smoothed_losses[0], min(result.smoothed_losses)
-    return min(ROOM * max(start, MOST_GROWTH * lowest), ROOM * max(result.smoothed_losses))
+    losses, highest = result.smoothed_losses, max(result.losses)
+    if result.lowest is None:
+        return highest
+    bottom = result.learning_rates.index(result.lowest)
+    return min(highest, max(losses[0] + ROOM * (losses[0] - losses[bottom]), *losses[: bottom + 1]))
 
 
 def render_range(result: LearningRateRange, model_name: str, data_name: str) -> str:

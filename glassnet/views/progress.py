@@ -32,7 +32,8 @@ class LineObserver:
         self.num_epochs = plan.num_epochs
         self.console.print(
             f"Training on {plan.num_train:,} examples, {plan.num_validation:,} held out, "
-            f"{plan.num_epochs} epochs, {plan.num_steps:,} steps, {plan.device} in {plan.precision}",
+            f"{plan.num_epochs} {'epoch' if plan.num_epochs == 1 else 'epochs'}, {plan.num_steps:,} steps, "
+            f"{plan.device} in {plan.precision}",
             soft_wrap=True,
         )
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from glassnet import UsageError
 from glassnet.data.preprocessing import Preprocessing
-from glassnet.evaluation.prediction import predict_images, predict_outputs
+from glassnet.evaluation.prediction import predict_images, predict_outputs, takes_channels_last
 
 RECORD = Preprocessing(class_names=("dark", "light"), mode="L", size=(4, 4), mean=(0.5,), std=(0.5,))
+COLOUR = Preprocessing(class_names=("a", "b"), mode="RGB", size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.5, 0.5, 0.5))
 CPU = torch.device("cpu")
 
 
@@ -102,3 +103,39 @@ def test_other_things_are_refused() -> None:
         predict_images(Brightness(), torch.zeros(4, dtype=torch.uint8), RECORD, device=CPU)
     with pytest.raises(UsageError, match="top_k must be a whole number of at least 1; got 0"):
         predict_images(Brightness(), light(1), RECORD, device=CPU, top_k=0)
+
+
+class Flattening(nn.Module):
+    """Flattens with `view`, which takes one layout of memory alone, and notes the layouts it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.layouts: list[bool] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.layouts.append(images.is_contiguous())
+        return self.conv(images).view(len(images), -1)
+
+
+def test_a_network_whose_code_takes_one_layout_alone_is_given_that() -> None:
+    model, record = Flattening(), COLOUR
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    outputs = predict_outputs(model, images, record, batch_size=2)
+    with torch.no_grad():
+        torch.testing.assert_close(outputs, model(record.normalise(images)))
+    assert model.layouts[:4] == [False, True, True, True]
+    assert not takes_channels_last(model, record.normalise(images))
+
+
+def test_images_are_laid_out_as_convolutions_are_fastest_with() -> None:
+    seen: list[bool] = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    model[0].register_forward_pre_hook(lambda module, given: seen.append(given[0].is_contiguous()))
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    record = COLOUR
+    outputs = predict_outputs(model, images, record)
+    assert seen == [False]
+    with torch.no_grad():
+        torch.testing.assert_close(outputs, model(record.normalise(images)))
+    assert takes_channels_last(model, record.normalise(images))

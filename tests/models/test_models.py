@@ -76,7 +76,8 @@ def test_a_model_changed_after_building_no_longer_counts_as_built_by_name() -> N
 def test_the_list_is_that_of_a_course_from_a_gate_to_resnet() -> None:
     gates = [f"gate-{name}" for name in ("and", "or", "not", "nand", "nor", "xor")]
     small = ["perceptron", "linear-regression", "logistic-regression", "softmax", "mlp", "cnn1d", "cnn2d", "cnn3d"]
+    fast = ["speednet", "airbench94"]
     classic = ["lenet5", "lenet5-1998", "alexnet", "alexnet-2012", "alexnet-torchvision", "zfnet"]
     vgg = [f"vgg{depth}{suffix}" for suffix in ("", "-bn") for depth in (11, 13, 16, 19)]
     residual = [f"resnet{depth}" for depth in ("18", "34", "50", "101", "152", "18-lecture", 20, 32, 44, 56, 110)]
-    assert list_models() == gates + small + classic + vgg + ["googlenet", "googlenet-torchvision"] + residual
+    assert list_models() == gates + small + fast + classic + vgg + ["googlenet", "googlenet-torchvision"] + residual

@@ -27,6 +27,12 @@ def test_the_sentence_says_what_to_try_and_where_it_rises() -> None:
     assert suggestion_sentence(RESULT) == "Try --lr 0.011: the loss falls fastest there; above 0.17 it rises."
 
 
+def test_a_loss_that_stays_at_its_minimum_does_not_rise() -> None:
+    losses = (*SMOOTHED[:71], *(SMOOTHED[70] + 0.05 for _ in SMOOTHED[71:]))
+    flat = dataclasses.replace(RESULT, losses=losses, smoothed_losses=losses)
+    assert suggestion_sentence(flat) == "Try --lr 0.011: the loss falls fastest there; above 0.17 it falls no further."
+
+
 def test_a_minimum_at_the_end_is_no_rise_unless_the_test_was_cut_short_there() -> None:
     falling = dataclasses.replace(RESULT, lowest=RATES[96])
     assert "it still falls at 10, so a test up to a higher rate may find more" in suggestion_sentence(falling)
@@ -70,7 +76,8 @@ def test_the_page_has_the_curve_on_powers_of_ten_and_every_step_in_its_table() -
     assert page.count('<th scope="row">') == 3 + 100
     assert "<script" not in page
     assert "http:" not in page.replace("http://www.w3.org/2000/svg", "")
-    cut = sum(loss > 1.1 * max(SMOOTHED[0], 4 * min(SMOOTHED)) for loss in SMOOTHED)
+    fall = SMOOTHED[0] - SMOOTHED[70]
+    cut = sum(loss > SMOOTHED[0] + 1.5 * fall for loss in SMOOTHED)
     assert cut > 0
     assert f"Not drawn: {cut} losses above" in page
 

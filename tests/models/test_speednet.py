@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from glassnet._errors import UsageError
+from glassnet.models.speednet import speednet
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_by_hand(first: int, second: int, side: int, *, in_channels: int = 1, num_classes: int = 10) -> int:
+    """Return kernels without biases, a scale and a shift for each channel, and the linear layer over side x side."""
+    kernels = 25 * in_channels * first + 25 * first * second
+    return kernels + 2 * (first + second) + (second * side**2 + 1) * num_classes
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 62_442),
+        ({"channels": (8, 32)}, count_by_hand(8, 32, 4)),
+        ({"channels": (8, 32), "padding": 2}, count_by_hand(8, 32, 7)),
+        ({"channels": (8, 16), "num_classes": 26}, count_by_hand(8, 16, 4, num_classes=26)),
+        ({"channels": (8, 16), "input_shape": (3, 32, 32)}, count_by_hand(8, 16, 5, in_channels=3)),
+    ],
+)
+def test_the_parameters_are_as_many_as_the_layers_say(options: dict, count: int) -> None:
+    assert num_parameters(speednet(**options)) == count
+
+
+def test_each_stage_convolves_pools_normalises_and_rectifies_in_this_order() -> None:
+    model = speednet(channels=(4, 6))
+    stages = [f"{layer}{number}" for number in (1, 2) for layer in ("conv", "pool", "bn", "act")]
+    assert [name for name, _ in model.named_children()] == [*stages, "flatten", "output"]
+    maps, shapes = torch.zeros(2, 1, 28, 28), []
+    for layer in model:
+        maps = layer(maps)
+        shapes.append(tuple(maps.shape[1:]))
+    assert shapes[::4] == [(4, 24, 24), (6, 8, 8), (96,)]
+    assert shapes[3::4] == [(4, 12, 12), (6, 4, 4)]
+    assert maps.shape == (2, 10)
+
+
+def test_the_number_of_stages_is_the_number_of_channels() -> None:
+    model = speednet(channels=(4, 6, 8), padding=2)
+    assert model.output.in_features == 8 * 3 * 3
+
+
+def test_pooling_before_relu_gives_the_same_and_before_batch_norm_other_statistics() -> None:
+    maps = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    pool, relu = nn.MaxPool2d(2), nn.ReLU()
+    assert torch.equal(relu(pool(maps)), pool(relu(maps)))
+    first, last = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert not torch.allclose(first(pool(maps)), pool(last(maps)), atol=0.1)
+    torch.testing.assert_close(first.running_mean, 0.1 * pool(maps).mean(dim=(0, 2, 3)))
+
+
+def test_a_training_step_moves_every_parameter() -> None:
+    torch.manual_seed(0)
+    model = speednet(num_classes=3, channels=(4, 6))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    functional.cross_entropy(model(torch.randn(4, 1, 28, 28)), torch.tensor([0, 1, 2, 0])).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": ()}, r"channels of speednet must be one number a stage, such as \(\d+, \d+\); got \(\)"),
+        ({"channels": (8, 0)}, r"channels of speednet must be a whole number of at least 1; got 0"),
+        ({"padding": -1}, r"padding of speednet must be 0 or more whole pixels; got -1"),
+        ({"padding": True}, r"padding of speednet .* got True"),
+        ({"input_shape": (28, 28)}, r"speednet takes images.* got \(28, 28\)"),
+        ({"input_shape": (1, 12, 28)}, r"speednet needs images of at least 16x16 pixels; got 12x28: .*conv2"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_what_is_right(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        speednet(**options)
