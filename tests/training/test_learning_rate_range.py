@@ -93,6 +93,25 @@ def test_at_a_rate_that_hardly_moves_it_takes_the_very_steps_of_training(
         assert mean == pytest.approx(history[epoch].train_loss, rel=1e-4)
 
 
+class Whitened(nn.Sequential):
+    """Stands for a network whose first weights come from training inputs, here as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 3))
+
+    def initialise_from(self, inputs: Tensor) -> None:
+        assert inputs.shape == (60, 1, 8, 8)
+        for parameter in self.parameters():
+            parameter.data.zero_()
+
+
+def test_initial_weights_that_come_from_the_data_are_those_of_training(small_data: Dataset) -> None:
+    model = Whitened()
+    result = learning_rate_range(model, small_data, TrainConfig(batch_size=20), num_steps=20)
+    assert result.losses[0] == pytest.approx(math.log(3))
+    assert model[1].weight.abs().min() > 0, "the model itself is left as it is"
+
+
 def test_of_muon_the_rate_of_the_kernels_rises_and_that_of_the_rest_stays(small_data: Dataset) -> None:
     """At rates too low to move a kernel the last layer learns all the same."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 3))
