@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from glassnet._user_code import Address
     from glassnet.data.examples import Dataset
+    from glassnet.data.images import SetAside
     from glassnet.data.records import InputRecord
+    from glassnet.recipes import Recipe
     from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
 
@@ -45,6 +48,22 @@ TrustFlag = Annotated[
     bool, typer.Option("--trust", help="Execute the source of a network of the user's own that the run holds.")
 ]
 StrictFlag = Annotated[bool, typer.Option("--strict", help="Stop at files or rows that cannot be used.")]
+FitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Images of other proportions: crop, pad or stretch them. Default: crop for a folder, else stretch."
+    ),
+]
+InterpolationOption = Annotated[str | None, typer.Option(help="nearest, bilinear (default), bicubic or lanczos.")]
+SizeOption = Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT|default|none",
+        help="Changes to training images, such as 'RandomCrop(padding=4),RandomHorizontalFlip'. "
+        "Default: what suits the data, for photographs.",
+    ),
+]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
@@ -102,7 +121,10 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted or killed.")
     ] = None,
     trust: TrustFlag = False,
-    size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
+    augment: AugmentOption = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights to start from (.safetensors, .pth); another last layer is kept.")
     ] = None,
@@ -132,13 +154,14 @@ def train(
         raise UsageError("--trust is for runs that hold a network of the user's own; with --resume. Leave it out.")
     from glassnet._device import resolve_device
     from glassnet._user_code import is_address, parse_address
+    from glassnet.data.augmentation import DEFAULT
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
     from glassnet.data.standard import STANDARD_SETS
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import with_fitting_batch
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.config import TrainConfig
     from glassnet.training.own_loss import load_loss
     from glassnet.views.tensorboard import writer_class as require_tensorboard
@@ -153,6 +176,7 @@ def train(
         "compile": compile_ or None,
         "on_nan": on_nan,
         "loss": loss,
+        "augment": augment,
     }
     if tensorboard:
         require_tensorboard()
@@ -160,25 +184,35 @@ def train(
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    model, options, base = _chosen(data, model, recipe_name, options)
+    chosen = _chosen_recipe(data, model, recipe_name)
+    if chosen is not None:
+        model, options = chosen.model, {**chosen.options, **options}
+    base = chosen.config if chosen else recipe(data, model or "lenet5")
     config = _configured(base, {"seed": seed, **flags}, fields)
     resolve_device(config.device)  # before a download, not after it
+    data_options |= {"fit": fit, "interpolation": interpolation}
     examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
-    if not quiet and examples.source not in STANDARD_SETS:
-        overview = describe_dataset(examples, notes=examples.notes, set_aside=examples.set_aside)
-        typer.echo("\n".join(overview.lines()), err=True)
     if batch_size is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
+    if chosen is None and augment is None and "augment" not in fields:
+        config = with_usual_augmentation(config, examples)
     model = model or ("lenet5" if examples.train.is_image else "mlp")
     fitting = _fitting_options(model, examples, size)
     if address is None:
         network = build_model(model, seed=config.seed, **{**fitting, **options})
     else:
         network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    if not quiet and examples.source not in STANDARD_SETS:
+        overview = describe_dataset(
+            examples, notes=examples.notes, set_aside=examples.set_aside, input_size=_input_size(network)
+        )
+        typer.echo("\n".join(overview.lines()), err=True)
     if weights is not None:
         loaded = load_weights(network, weights, keep_head=True)
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
+    if config.augment == DEFAULT and not quiet:
+        _say_usual_augmentation(examples, network)
     run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet, tensorboard=tensorboard)
     _say_trained(run, as_json, is_users=address is not None)
 
@@ -216,15 +250,20 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
     """Print what a training came to, and where it lies."""
     from glassnet.runs import EVENTS
 
-    result = run.record["result"]
+    result, used = run.record["result"], run.record["data"]
     if as_json:
-        _print_json({"run": str(run.path), "report": str(run.report_path), **result})
+        losses = {name: used[name] for name in ("cropped_share", "num_set_aside", "set_aside") if name in used}
+        _print_json({"run": str(run.path), "report": str(run.report_path), **result, **losses})
         return
     if "test_accuracy" in result:
         accuracy, count = result["test_accuracy"], run.record["data"]["num_test"]
         typer.echo(f"Test accuracy  {accuracy:.2%} ({round(accuracy * count):,} of {count:,} right)")
     elif "test_rmse" in result:
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
+    if used.get("num_set_aside"):
+        typer.echo(f"Set aside      {used['num_set_aside']:,} not used, such as {'; '.join(used['set_aside'][:3])}")
+    if run.config.augment not in ("", "none"):
+        typer.echo(f"Augmentation   {run.config.augment}")
     if result.get("stop_reason") == "interrupted":
         typer.echo(f"Interrupted    go on with: glassnet train --resume {run.path}")
     typer.echo(f"Run folder     {run.path}")
@@ -258,7 +297,10 @@ def lr_range(
     seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the batches.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of the network's input in pixels.")] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
+    augment: AugmentOption = None,
     out: Annotated[Path, typer.Option(help="Page to write; one that is there is replaced.")] = Path("lr-range.html"),
     target: TargetOption = None,
     task: TaskOption = None,
@@ -275,9 +317,10 @@ def lr_range(
     from glassnet._device import resolve_device
     from glassnet._user_code import is_address, parse_address
     from glassnet.curve_commands import check_fields, check_page, page_line, search_rate, write_range
+    from glassnet.data.augmentation import DEFAULT
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import with_fitting_batch
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.config import TrainConfig
     from glassnet.training.learning_rate_range import check_range
     from glassnet.training.own_loss import load_loss
@@ -294,22 +337,31 @@ def lr_range(
         "loss": loss,
         "device": device,
         "precision": precision,
+        "augment": augment,
     }
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    model, options, base = _chosen(data, model, recipe_name, options)
+    chosen = _chosen_recipe(data, model, recipe_name)
+    if chosen is not None:
+        model, options = chosen.model, {**chosen.options, **options}
+    base = chosen.config if chosen else recipe(data, model or "lenet5")
     config = _configured(base, flags, fields)
     resolve_device(config.device)  # before a download, not after it
+    data_options |= {"fit": fit, "interpolation": interpolation}
     examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
     if batch_size is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
+    if chosen is None and augment is None and "augment" not in fields:
+        config = with_usual_augmentation(config, examples)
     model = model or ("lenet5" if examples.train.is_image else "mlp")
     fitting = _fitting_options(model, examples, size)
     if address is None:
         network = build_model(model, seed=config.seed, **{**fitting, **options})
     else:
         network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    if config.augment == DEFAULT and not quiet:
+        _say_usual_augmentation(examples, network)
     result = search_rate(network, examples, config, own_loss, quiet, low=low, high=high, num_steps=steps)
     write_range(result, model, examples.name, out)
     if as_json:
@@ -357,11 +409,15 @@ def data(
         bool, typer.Option("--check", help="Look for duplicates, leakage, blank images, imbalance.")
     ] = False,
     show_augmented: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of augmented images.")
+        Path | None, typer.Option(metavar="OUT.png", help="Write a sheet of images as training changes them.")
     ] = None,
-    augment: Annotated[
-        str | None, typer.Option(help="Such as 'RandomCrop(padding=4),RandomHorizontalFlip'. Default: by data set.")
+    augment: AugmentOption = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network whose input size is meant. Default: as in train.")
     ] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
     target: TargetOption = None,
     task: TaskOption = None,
     strict: StrictFlag = False,
@@ -387,15 +443,21 @@ def data(
     from glassnet.data.checks import check_dataset
     from glassnet.data.overview import describe_dataset
     from glassnet.data.sources import load_data
+    from glassnet.recipes import default_recipe
 
     network_options, options, fields = _split_settings(settings or [])
     if network_options or fields:
         raise UsageError(f"--set takes data.OPTION=VALUE here; got '{(settings or [''])[0]}'. Leave it out.")
+    options |= {"fit": fit, "interpolation": interpolation}
     dataset = load_data(source, root, seed=seed, target=target, task=task, strict=strict, **options)
-    overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside)
+    input_size = None
+    if dataset.train.is_image and (model is not None or size is not None or show_augmented is not None):
+        chosen = default_recipe(source)
+        input_size = _fitting_size(model or (chosen.model if chosen else "lenet5"), dataset, size)
+    overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside, input_size=input_size)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
-        _write_sheet(dataset, augment, show_augmented, seed)
+        _write_sheet(dataset, _usual_config(source, model, dataset, augment), input_size, show_augmented, seed)
     if as_json:
         _print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
         return
@@ -429,8 +491,7 @@ def evaluate(
     examples = opened.load_data(root) if data is None else opened.load_other(data, root)
     for note in examples.notes if data is not None else ():
         typer.echo(f"Note: {note}", err=True)
-    for failure in examples.set_aside if data is not None else ():
-        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    _say_set_aside(examples.set_aside if data is not None else ())
     evaluation = opened.evaluate(getattr(examples, split))
     _say_unknown_loss(opened)
     if as_json:
@@ -468,8 +529,7 @@ def predict(
         _print(predictions_view(predictions))
     for note in predictions.notes:
         typer.echo(f"Note: {note}", err=True)
-    for failure in predictions.set_aside:
-        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    _say_set_aside(predictions.set_aside)
     if predictions.set_aside:
         typer.echo(
             f"{len(predictions.set_aside)} of {len(predictions.set_aside) + len(predictions)} not read.", err=True
@@ -673,23 +733,37 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
     _print(rows_view(header, cells))
 
 
-def _write_sheet(dataset: Dataset, augment: str | None, out: Path, seed: int) -> None:
-    """Write a picture of training images beside augmented versions of them."""
-    from glassnet._errors import WorkError
-    from glassnet.data.augmentation import augmentation_sheet, default_augmentation, parse_augmentation
-    from glassnet.data.preprocessing import make_preprocessing
+def _usual_config(source: str, model: str | None, data: Dataset, augment: str | None) -> TrainConfig:
+    """Return the config that `train` would take for these words."""
+    from dataclasses import replace
 
-    if not dataset.train.is_image:
+    from glassnet.recipes import default_recipe, recipe, with_usual_augmentation
+
+    chosen = None if model else default_recipe(source)
+    config = chosen.config if chosen else with_usual_augmentation(recipe(source, model or "lenet5"), data)
+    return config if augment is None else replace(config, augment=augment)
+
+
+def _write_sheet(
+    dataset: Dataset,
+    config: TrainConfig,
+    size: tuple[int, int] | None,
+    out: Path,
+    seed: int,
+) -> None:
+    """Write a picture of training images beside what `train` would make of them with the `config`."""
+    from glassnet._errors import WorkError
+    from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation, resolve_augmentation
+    from glassnet.data.preprocessing import make_preprocessing
+    from glassnet.data.transforms import RandomShift
+
+    if size is None:
         raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
-    channels, height, width = dataset.train.input_shape
-    size = min(height, 64), min(width, 64)
-    augmentation = (
-        default_augmentation(dataset.name, dataset.class_names, channels, size=size)
-        if augment is None
-        else parse_augmentation(augment)
-    )
-    record = make_preprocessing(dataset.train[:64], size, dataset.framing)
-    sheet = augmentation_sheet(dataset.train, augmentation, record=record, seed=seed)
+    record = make_preprocessing(dataset.train[:64], size, dataset.framing)  # the pixels do not hang on the figures
+    transforms = parse_augmentation(resolve_augmentation(config.augment, dataset.name, record)).transforms
+    if config.max_shift:
+        transforms = (RandomShift(max_shift=config.max_shift), *transforms)
+    sheet = augmentation_sheet(dataset.train, Augmentation(transforms), record=record, seed=seed)
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
@@ -732,18 +806,14 @@ def _kind_of_input(record: InputRecord) -> str:
     return "new.npz" if record.encoding is None else "new.csv"
 
 
-def _chosen(
-    data: str, model: str | None, recipe_name: str | None, options: dict[str, Any]
-) -> tuple[str | None, dict[str, Any], TrainConfig]:
-    """Return network, build options and config to start from: those of the recipe that is named or usual, if any."""
-    from glassnet.recipes import default_recipe, named_recipe, recipe
+def _chosen_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
+    """Return the recipe that is named, or the usual one of the data where no network is named; None without any."""
+    from glassnet.recipes import default_recipe, named_recipe
 
-    chosen = named_recipe(data, recipe_name) if recipe_name else None if model else default_recipe(data)
-    if chosen is None:
-        return model, options, recipe(data, model or "lenet5")
-    if model not in (None, chosen.model):
-        raise UsageError(f"--recipe {recipe_name} of '{data}' trains {chosen.model}; leave --model {model} out.")
-    return chosen.model, {**chosen.options, **options}, chosen.config
+    chosen = named_recipe(data, name) if name else None if model else default_recipe(data)
+    if chosen is not None and model not in (None, chosen.model):
+        raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
+    return chosen
 
 
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
@@ -774,6 +844,30 @@ def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, o
     return {"num_classes": data.train.num_outputs, "input_shape": shape}
 
 
+def _fitting_size(model: str, data: Dataset, size: int | None) -> tuple[int, int]:
+    """Return height and width of the input that `train` would give `model` for these images."""
+    from glassnet._errors import unknown_name
+    from glassnet._user_code import is_address
+    from glassnet.models import list_models
+
+    if model not in list_models() and not is_address(model):
+        raise unknown_name("model", model, list_models())
+    shape = _fitting_options(model, data, size)["input_shape"]
+    assert isinstance(shape, tuple)
+    return shape[1], shape[2]
+
+
+def _input_size(network: nn.Module) -> tuple[int, int] | None:
+    """Return height and width that a network was built for; None where that is not known, and for numbers."""
+    from glassnet.models import spec_of
+    from glassnet.models.user_model import user_spec_of
+
+    spec, users = spec_of(network), user_spec_of(network)
+    if users is not None:
+        return users.input_size
+    return (spec.input_shape[1], spec.input_shape[2]) if spec is not None and len(spec.input_shape) == 3 else None
+
+
 def _users_network(
     address: Address,
     fitting: dict[str, object],
@@ -794,6 +888,25 @@ def _users_network(
     files = ", ".join((str(address.path), *beside))
     typer.echo(f"Network        {address.name}({given}); its source, which a run keeps: {files}", err=True)
     return network
+
+
+def _say_set_aside(failures: Iterable[SetAside]) -> None:
+    from glassnet.data.label_files import printable
+
+    for failure in failures:
+        typer.echo(f"Set aside: {printable(f'{failure.source}: {failure.reason}')}", err=True)
+
+
+def _say_usual_augmentation(data: Dataset, network: nn.Module) -> None:
+    """Say what `default` comes to for these images, where it comes to anything."""
+    from glassnet.data.augmentation import default_augmentation
+
+    if not data.train.is_image:
+        return
+    channels, height, width = data.train.input_shape
+    usual = default_augmentation(data.name, data.class_names, channels, size=_input_size(network) or (height, width))
+    if usual:
+        typer.echo(f"Training images are changed at random: {usual}; --augment none leaves them.", err=True)
 
 
 def _say_unknown_loss(run: Run) -> None:
@@ -831,14 +944,15 @@ def _built(
 
 
 def _expand_folders(paths: list[Path]) -> list[Path]:
-    """Replace each folder by the image files that lie in it, sorted; other paths stay, whatever they are."""
+    """Replace each folder by the image files that lie in it, sorted, hidden ones left out; other paths stay."""
     from PIL import Image
 
     known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     expanded: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+            seen = (file for file in path.iterdir() if not file.name.startswith("."))
+            inside = sorted(file for file in seen if file.suffix.lower() in known)
             expanded += inside or [path]  # a folder without images is named among what was set aside
         else:
             expanded.append(path)

@@ -19,6 +19,7 @@ import yaml
 from glassnet._errors import GlassnetError, UsageError, unknown_name
 from glassnet._types import PathArg
 from glassnet.data.images import SetAside
+from glassnet.data.label_files import printable
 from glassnet.data.records import record_from_json
 from glassnet.models import ARCHITECTURES
 from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run, plain
@@ -43,8 +44,8 @@ class ComparedRun:
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
-        return self.path.name or str(self.path)
+        """Name of the run's folder, fit for a terminal."""
+        return printable(self.path.name or str(self.path))
 
     @property
     def num_epochs(self) -> int:

@@ -19,7 +19,10 @@ from glassnet._errors import WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.examples import Dataset
+from glassnet.data.images import SetAside
+from glassnet.data.label_files import printable
 from glassnet.data.loader import to_device
+from glassnet.data.preprocessing import Preprocessing, cropped_share
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import predict_outputs
@@ -54,6 +57,9 @@ from glassnet.training.step import NonFiniteLossError
 from glassnet.views.observers import check_observers, together
 from glassnet.views.progress import make_observer
 from glassnet.views.tensorboard import TensorBoardObserver, writer_class
+
+MOST_SET_ASIDE = 20
+"""How many of the files that were not used a run names; it counts them all."""
 
 
 def train(
@@ -112,7 +118,7 @@ def train(
             objective=matched.objective,
             loss=loss,
             precision=matched.precision,
-            record=_record(model, spec, data, matched.config, device, matched.precision),
+            record=_record(model, spec, data, matched.preprocessing, matched.config, device, matched.precision),
             processes=processes,
         )
         writer = create_run(out, default_name) if processes.is_first else None
@@ -266,7 +272,9 @@ def _run(
             "bound": bound.to_dict(),
         }
         observer.noted(str(bound))
-        run = _finish(writer, experiment)
+        failures = (*examples.set_aside, *validation.set_aside)
+        del examples, validation  # their memory is needed for the test split
+        run = _finish(writer, experiment, failures)
         if log is not None:
             log.write_result(run.record)
     experiment.processes.wait()
@@ -299,6 +307,7 @@ def _record(
     model: nn.Module,
     spec: ModelSpec | None,
     data: Dataset,
+    preprocessing: InputRecord,
     config: TrainConfig,
     device: torch.device,
     precision: str,
@@ -324,10 +333,24 @@ def _record(
             "num_train": len(data.train),
             "num_validation": len(data.validation),
             "num_test": len(data.test),
+            **_losses(data, preprocessing),
         },
         "model": model_section(model, spec),
         "training": config.to_dict(),
     }
+
+
+def _losses(data: Dataset, preprocessing: InputRecord) -> dict[str, object]:
+    """What of the data does not reach the network: pixels that a crop throws away, files that were set aside."""
+    share = 0.0
+    if isinstance(preprocessing, Preprocessing) and preprocessing.fit == "crop":
+        share = cropped_share(data.image_sizes(), preprocessing.content_size)
+    return {"cropped_share": share, **_set_aside_entries(data.set_aside)}
+
+
+def _set_aside_entries(set_aside: Sequence[SetAside]) -> dict[str, object]:
+    first = [printable(f"{failure.source}: {failure.reason}") for failure in set_aside[:MOST_SET_ASIDE]]
+    return {"num_set_aside": len(set_aside), "set_aside": first}
 
 
 def _versions(device: torch.device) -> dict[str, str]:
@@ -340,21 +363,26 @@ def _versions(device: torch.device) -> dict[str, str]:
     }
 
 
-def _finish(writer: RunWriter, experiment: _Experiment) -> Run:
-    """Judge the best weights on the test split, store the figures, write the report."""
+def _finish(writer: RunWriter, experiment: _Experiment, failures: Sequence[SetAside]) -> Run:
+    """Judge the best weights on the test split, store the figures, write the report.
+
+    `failures` are the files of the other splits that could not be decoded.
+    """
     model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
     objective, record = experiment.objective, experiment.record
     load_weights(writer.path / WEIGHTS, model)
     device = next(model.parameters()).device
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
-    if len(data.test):
-        examples = to_device(data.test, preprocessing, device)
+    examples = to_device(data.test, preprocessing, device)
+    if len(examples):
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)
+    set_aside = _set_aside_entries((*data.set_aside, *failures, *examples.set_aside))
+    record = {**record, "data": {**record["data"], **set_aside}}
     writer.finish({**record, "result": {**record["result"], **_test_figures(evaluation)}})
     run = open_run(writer.path, model=model, loss=experiment.loss, device=str(device))
-    write_report(run, data.test, evaluation, outputs)
+    write_report(run, data.test, examples, evaluation, outputs)
     return run
 
 

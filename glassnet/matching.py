@@ -9,8 +9,9 @@ from torch import nn
 
 from glassnet._device import resolve_device, resolve_precision
 from glassnet._errors import UsageError
-from glassnet.data.augmentation import parse_augmentation
-from glassnet.data.examples import Dataset
+from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
+from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.image_files import ImageFiles
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
@@ -18,7 +19,7 @@ from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
-from glassnet.recipes import recipe, with_fitting_batch
+from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
 from glassnet.training.batch_size import check_batch_size, with_batch_size
 from glassnet.training.config import TrainConfig
 from glassnet.training.objective import Objective, make_objective
@@ -57,6 +58,7 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
         config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = with_usual_augmentation(config, data)
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
     config = config.resolved()
@@ -65,19 +67,30 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
+    config = replace(config, augment=resolve_augmentation(config.augment, data.name, preprocessing))
     objective = check_model(model, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
     model.to(device)
+    num_train = _num_usable(data.train, preprocessing)
+    if isinstance(config.batch_size, int):  # which fitted before files were set aside
+        config = replace(config, batch_size=min(config.batch_size, max(1, num_train // config.accumulate)))
     config = replace(config, loss=objective.loss.name)
     return Match(
         spec=spec,
-        config=with_batch_size(config, len(data.train), model, preprocessing),
+        config=with_batch_size(config, num_train, model, preprocessing),
         device=device,
         precision=precision,
         preprocessing=preprocessing,
         objective=objective,
     )
+
+
+def _num_usable(examples: ExampleSet, preprocessing: InputRecord) -> int:
+    """Return how many of `examples` reach the network: all but the files that cannot be decoded any more."""
+    if not isinstance(examples.inputs, ImageFiles) or not isinstance(preprocessing, Preprocessing):
+        return len(examples)
+    return len(preprocessing.fit_readable(examples.inputs)[0])
 
 
 def initialise_from_data(model: nn.Module, data: Dataset, preprocessing: InputRecord) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from glassnet._errors import UsageError, unknown_name
+from glassnet.data.augmentation import DEFAULT
+from glassnet.data.examples import Dataset
+from glassnet.data.image_files import ImageFiles
 from glassnet.training.config import TrainConfig
 
 RECIPES: dict[tuple[str, str], TrainConfig] = {
@@ -50,10 +53,23 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
 }
 """Recipes by data set and name, chosen on the validation split."""
 
+AUGMENTED = frozenset({"cifar10"})
+"""Standard sets of photographs."""
+
 
 def recipe(data_name: str, model_name: str | None) -> TrainConfig:
     """Return the config for training `model_name` on `data_name`: a listed one, or the defaults."""
     return RECIPES.get((data_name, model_name or ""), TrainConfig())
+
+
+def with_usual_augmentation(config: TrainConfig, data: Dataset) -> TrainConfig:
+    """Return `config` with the default augmentation where it is usual, for one that nobody asked for by name.
+
+    That is for photographs: files of images, and the sets in `AUGMENTED`. What a recipe says stays.
+    """
+    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or data.name in AUGMENTED):
+        return config
+    return replace(config, augment=DEFAULT)
 
 
 def named_recipe(data_name: str, name: str) -> Recipe:

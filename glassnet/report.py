@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from glassnet._errors import UsageError
 from glassnet._types import PathArg
 from glassnet.data.examples import ExampleSet
 from glassnet.data.image_files import ImageFiles
-from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.evaluation.metrics import Evaluation, worst_mistakes
+from glassnet.evaluation.prediction import predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.inspection.filters import filters
 from glassnet.inspection.summary import summary
 from glassnet.runs import Run, judge
 from glassnet.training.checkpoint import write_text
 from glassnet.views.contents import (
+    DataLosses,
     EvaluationContents,
     FilterContents,
     ReportContents,
@@ -32,15 +32,20 @@ from glassnet.views.page import MOST_ERRORS_SHOWN, render_report
 
 
 def write_report(
-    run: Run, test: ExampleSet, evaluation: Evaluation | ValueEvaluation | None, outputs: Tensor | None
+    run: Run,
+    test: ExampleSet,
+    fitted: DeviceExamples,
+    evaluation: Evaluation | ValueEvaluation | None,
+    outputs: Tensor | None,
 ) -> Path:
     """Write the run's `report.html` and return its path.
 
-    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on `test`, or None where it is empty.
+    `outputs` `(N, num_outputs)` and `evaluation` are those of the run on the N examples of `test` that could be
+    `fitted`, or None where there are none.
     """
     worst: tuple[WorstError, ...] = ()
     if outputs is not None and run.objective.is_classification:
-        worst = _worst_errors(run, test, run.objective.logits(outputs))
+        worst = _worst_errors(run, test, fitted, run.objective.logits(outputs))
     write_text(run.report_path, render_report(report_contents(run, evaluation, worst)))
     return run.report_path
 
@@ -51,10 +56,12 @@ def rewrite_report(run: Run, root: PathArg | None = None) -> Path:
     Raises `UsageError` where that data is not one that can be loaded by name, `WorkError` where it has changed.
     """
     test = run.load_data(root).test
-    if not len(test):
-        return write_report(run, test, None, None)
-    outputs, labels = run.outputs(test)
-    return write_report(run, test, judge(run.objective, outputs, labels, run.class_names), outputs)
+    examples = to_device(test, run.preprocessing, run.device)
+    if not len(examples):
+        return write_report(run, test, examples, None, None)
+    outputs = predict_outputs(run.model, examples.inputs, run.preprocessing)
+    evaluation = judge(run.objective, outputs, examples.labels, run.class_names)
+    return write_report(run, test, examples, evaluation, outputs)
 
 
 def report_contents(
@@ -78,9 +85,20 @@ def report_contents(
         layers=layers.rows,
         num_parameters=layers.num_parameters,
         num_multiplications=layers.num_multiplications,
+        data_losses=_data_losses(run),
         config=_sections(run),
         created=record["glassnet"]["created"],
         glassnet_version=record["glassnet"]["version"],
+    )
+
+
+def _data_losses(run: Run) -> DataLosses | None:
+    """What of the data did not reach the network; None for a run that did not record it."""
+    data = run.record["data"]
+    if "num_set_aside" not in data:
+        return None
+    return DataLosses(
+        cropped_share=data["cropped_share"], num_set_aside=data["num_set_aside"], set_aside=tuple(data["set_aside"])
     )
 
 
@@ -99,21 +117,15 @@ def _value_contents(evaluation: ValueEvaluation) -> ValueContents:
     return ValueContents(**asdict(evaluation))
 
 
-def _worst_errors(run: Run, test: ExampleSet, logits: Tensor) -> tuple[WorstError, ...]:
-    """The images with the highest loss, as they are in the data set, before preprocessing."""
-    labels = test.aligned_to(run.class_names).labels
-    if len(labels) != len(logits):  # a file was damaged since the data was looked through: positions are not known
-        return ()
-    mistakes = worst_mistakes(logits, labels, run.class_names, MOST_ERRORS_SHOWN)
-    return tuple(WorstError(image=_picture(run, test, mistake.index), **asdict(mistake)) for mistake in mistakes)
-
-
-def _picture(run: Run, test: ExampleSet, index: int) -> NDArray[np.uint8] | None:
-    """Return one image `(C, H, W)` as it is in the data set; a file as the network sees it; None for numbers."""
-    if isinstance(test.inputs, ImageFiles) and isinstance(run.preprocessing, Preprocessing):
-        pixels: NDArray[np.uint8] = run.preprocessing.fit_inputs(test.inputs)[index].numpy()  # decoded and mapped
-        return pixels
-    return test.inputs[index].numpy() if isinstance(test.inputs, Tensor) and test.is_image else None
+def _worst_errors(run: Run, test: ExampleSet, fitted: DeviceExamples, logits: Tensor) -> tuple[WorstError, ...]:
+    """The images with the highest loss: as they are in the data set, or, of files, as the network sees them."""
+    pictures = (fitted.inputs if isinstance(test.inputs, ImageFiles) else test.inputs) if test.is_image else None
+    found = []
+    for mistake in worst_mistakes(logits, fitted.labels.cpu(), run.class_names, MOST_ERRORS_SHOWN):
+        image = None if pictures is None else pictures[mistake.index].cpu().numpy()
+        index = mistake.index if fitted.positions is None else int(fitted.positions[mistake.index])
+        found.append(WorstError(image=image, **{**asdict(mistake), "index": index}))
+    return tuple(found)
 
 
 def _first_filters(run: Run) -> FilterContents | None:
@@ -134,4 +146,6 @@ def _sections(run: Run) -> dict[str, Mapping[str, object]]:
     if preprocessing.pop("encoding", None) is not None:
         preprocessing["encoding"] = "columns, fills and categories: see preprocessing.json"
     names = {"training": "Training", "data": "Data", "model": "Model", "glassnet": "Versions and machine"}
-    return {**{title: run.record[name] for name, title in names.items()}, "Preprocessing": preprocessing}
+    sections = {title: run.record[name] for name, title in names.items()}
+    data = {name: value for name, value in sections["Data"].items() if name != "set_aside"}  # has a place of its own
+    return {**sections, "Data": data, "Preprocessing": preprocessing}

@@ -34,6 +34,7 @@ from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
 from glassnet._types import PathArg
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
+from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
 from glassnet.data.sources import load_data
 from glassnet.data.standardisation import Standardisation
@@ -182,7 +183,10 @@ class Run:
         Raises `UsageError` where the run was trained on data that only the caller has, and `WorkError` where the
         data found under the same name is not the same.
         """
-        return load_stored(self.record, root)
+        data = load_stored(self.record, root)
+        if isinstance(self.preprocessing, Preprocessing):  # as it was asked for then
+            return data.framed(self.preprocessing.fit, self.preprocessing.interpolation)
+        return data
 
 
 def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Dataset:

@@ -13,9 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from glassnet import TrainConfig, build_model, cli, open_run
+from glassnet import build_model, cli, load_data, open_run
+from glassnet.data.augmentation import augmentation_sheet, parse_augmentation
 from glassnet.data.examples import Dataset
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
+from glassnet.recipes import NAMED_RECIPES, Recipe
 from glassnet.runs import Run
+from glassnet.training.config import TrainConfig
 
 
 def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -61,7 +65,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
 def test_train_writes_a_run_and_says_where_it_is(tmp_path: Path) -> None:
     result = call("train", "digits", "--epochs", "1", "--out", tmp_path / "run", "--set", "max_shift=0")
     assert result.returncode == 0
-    assert "Training on 1,295 examples, 143 held out, 1 epochs" in result.stderr
+    assert "Training on 1,295 examples, 143 held out, 1 epoch," in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "Test accuracy" in result.stdout
     assert str(tmp_path / "run") in result.stdout
@@ -222,7 +226,7 @@ def test_a_folder_of_photos_is_understood_trained_on_and_predicted(glassnet, pho
     code, out, _ = glassnet("data", photos, "--check", "--show-augmented", sheet)
     assert code == 0
     assert "photos: 40 images, 2 classes" in out
-    assert "Set aside: 1 files" in out
+    assert "Set aside: 1\n  1  expected an image that Pillow can read" in out
     with Image.open(sheet) as picture:
         assert picture.width > 100
     run = photos.parent / "run"
@@ -236,6 +240,115 @@ def test_a_folder_of_photos_is_understood_trained_on_and_predicted(glassnet, pho
     assert all("digit 1" in line for line in out.splitlines()[1:])
     assert glassnet("train", photos, "--strict", "--out", photos.parent / "strict")[0] == 1
     assert "Removed" in glassnet("data", "--clear-cache")[1]
+
+
+def test_the_sheet_shows_what_training_with_the_same_words_does(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    for index, words in enumerate(([], ["--fit", "pad", "--augment", "none"], ["--size", "20", "--model", "mlp"])):
+        sheet, run = photos.parent / f"{index}.png", photos.parent / f"run {index}"
+        code, _, err = glassnet("data", photos, *words, "--show-augmented", sheet, "--seed", "3")
+        assert code == 0, err
+        assert glassnet("train", photos, *words, "--epochs", "1", "--out", run, "--quiet")[0] == 0
+        opened = open_run(run)
+        assert isinstance(opened.preprocessing, Preprocessing)
+        shown = augmentation_sheet(
+            load_data(photos, seed=3).train,
+            parse_augmentation(opened.config.augment),
+            record=opened.preprocessing,
+            seed=3,
+        )
+        with Image.open(sheet) as picture:
+            assert picture.tobytes() == shown.tobytes()
+        assert opened.config.augment == ("none" if index == 1 else f"RandomShift(max_shift={[2, 0, 1][index]})")
+
+
+def test_the_sheet_shows_what_the_recipe_of_the_data_does(
+    glassnet, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    fast = Recipe(model="mlp", config=TrainConfig(max_shift=3))
+    monkeypatch.setitem(NAMED_RECIPES, ("digits", "fast"), fast)
+    record = make_preprocessing(digits.train[:64], (8, 8), digits.framing)
+    for words, shift in (((), 3), (("--model", "mlp"), 0)):
+        sheet = tmp_path / f"{shift}.png"
+        assert glassnet("data", "digits", *words, "--show-augmented", sheet)[0] == 0
+        drawn = parse_augmentation(f"RandomShift(max_shift={shift})" if shift else "none")
+        with Image.open(sheet) as picture:
+            assert picture.tobytes() == augmentation_sheet(digits.train, drawn, record=record, seed=0).tobytes()
+
+
+def test_a_file_that_was_set_aside_is_named_at_the_end_of_training(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = glassnet("train", photos, "--epochs", "1", "--out", photos.parent / "run", "--quiet")
+    assert code == 0
+    assert "Set aside      1 not used, such as digit 0/broken.png: expected an image that Pillow can read" in out
+    words = ("train", photos, "--epochs", "1", "--out", photos.parent / "run", "--json", "--fit", "pad")
+    result = json.loads(glassnet(*words)[1])
+    assert (result["num_set_aside"], result["cropped_share"]) == (1, 0)
+    assert result["set_aside"][0].startswith("digit 0/broken.png: ")
+
+
+def test_a_hostile_folder_is_trained_on_and_its_names_harm_nothing(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    (photos / "digit 0").rename(photos / "zero\n\x1b[31m 日本")
+    (photos / "digit 1").rename(photos / "œuf & <b>one")
+    held = photos / "œuf & <b>one"
+    for index, path in enumerate(sorted(held.iterdir())[:8]):
+        path.rename(held / f"a \u202e{index}\n.PNG")
+    (held / ".hidden.png").write_bytes(b"x")
+    (held / "round").symlink_to(photos)
+    (photos / "only broken").mkdir()
+    (photos / "only broken" / "1.JPG").write_bytes(b"\xff\xd8\xff")
+    os.mkfifo(held / "pipe.png")
+    run = photos.parent / "run"
+    code, out, err = glassnet("train", photos, "--epochs", "1", "--out", run)
+    assert code == 0, err
+    assert "No image could be used of: 'only broken'" in err
+    assert len(open_run(run).class_names) == 2
+    assert "Set aside      4 not used" in out
+    code, predicted, told = glassnet("predict", run, held)
+    assert code == 1
+    assert len(predicted.splitlines()) == 21
+    assert "1 of 21 not read" in told
+    code, figures, _ = glassnet("evaluate", run)
+    assert code == 0
+    for text in (out, err, predicted, told, figures):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+    page = (run / "report.html").read_text()
+    assert "&lt;b&gt;one" in page
+    assert "<b>one" not in page
+    assert "\x1b" not in page
+
+
+def test_a_disk_without_room_for_the_images_is_said_and_the_next_attempt_works(
+    glassnet, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    run = photos.parent / "run"
+    words = ("train", photos, "--epochs", "1", "--out", run)
+    monkeypatch.setenv("GLASSNET_CACHE", str(photos.parent / "cache"))
+    with monkeypatch.context() as full:
+        full.setattr("glassnet.data.image_cache._free_bytes", lambda folder: 1000)
+        code, out, err = glassnet(*words)
+    assert (code, out) == (1, "")
+    assert "The decoded images need" in err
+    assert "set GLASSNET_CACHE to a folder that can be written and has room" in err
+    assert not run.exists()
+    assert glassnet(*words)[0] == 0
+    opened = open_run(run)
+    data = opened.load_data()
+    assert isinstance(opened.preprocessing, Preprocessing)
+    pixels = [opened.preprocessing.fit_image(path) for path in data.train.inputs.paths]  # type: ignore[union-attr]
+    assert torch.equal(opened.preprocessing.fit_inputs(data.train.inputs), torch.stack(pixels))
+
+
+def test_a_misspelt_folder_here_is_found(glassnet, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(photos.parent)
+    code, _, err = glassnet("data", "photoz")
+    assert code == 2
+    assert "Unknown data set 'photoz'" in err
+    assert "the nearest is ./photos." in err
+
+
+def test_a_path_that_is_not_there_is_no_misspelt_data_set(glassnet, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = glassnet("data", f"{photos}x")
+    assert code == 2
+    assert f"there is nothing at {photos}x. Did you mean {photos}" in err
 
 
 def test_a_table_an_array_and_a_toy_are_trained_on(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -240,5 +240,10 @@ def test_a_folder_that_was_moved_is_compared_where_it_is(three: list[Path], tmp_
     assert compare([three[0], moved]).differences == ()
 
 
+def test_a_folders_name_cannot_move_the_terminals_cursor(tmp_path: Path) -> None:
+    comparison = compare([write_run(tmp_path / "a\x1b[2Jb\nc"), write_run(tmp_path / "d")])
+    assert comparison.runs[0].name == "a\ufffd[2Jb\ufffdc"
+
+
 def test_runs_have_letters_as_columns_of_a_sheet_have() -> None:
     assert [run_key(index) for index in (0, 1, 25, 26, 27, 701, 702)] == ["A", "B", "Z", "AA", "AB", "ZZ", "AAA"]

@@ -16,21 +16,12 @@ from torch import Tensor
 
 from glassnet._errors import GlassnetError, UsageError, WorkError
 from glassnet._types import Shape
+from glassnet.data.splits import SPLIT_WORDS
 
 ARRAY_SUFFIXES = (".npz", ".npy", ".pt", ".pth")
 INPUT_NAMES = ("x", "inputs", "images", "data")
 LABEL_NAMES = ("y", "labels", "targets")
 CLASS_NAMES = "class_names"
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""The words for the splits, in lower case; also those of a table's `split` column."""
 T = TypeVar("T")
 Array = NDArray[Any]
 

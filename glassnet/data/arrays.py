@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glassnet._errors import UsageError
-from glassnet._seed import seeded_generator
 from glassnet._types import PathArg, Shape
 from glassnet.data.array_file import CLASS_NAMES, INPUT_NAMES, LABEL_NAMES, Array, read_file, role_of
 from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.images import SetAside
-from glassnet.data.splits import stratified_cut
+from glassnet.data.splits import cut_positions
 
 NOT_FINITE = "expected finite numbers within the range of float32; it has nan or infinity"
 """Why one input among many is set aside."""
@@ -178,42 +177,6 @@ def _for_task(labels: Array, task: str | None) -> Array:
             raise UsageError("Expected labels that are whole numbers for classification; got others. Leave task out.")
         return labels.astype(np.int64)
     return labels
-
-
-def cut_positions(
-    labels: Tensor, seed: int, validation_share: float, test_share: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut `labels` `(N, ...)` at random; return the positions to train, to validate and to test, each ascending.
-
-    Both are shares of each class, or of all rows where the labels are values. A share above 0 gives one example at
-    least, taken from the largest class. Raises `UsageError` for shares that leave nothing to train, and for too few
-    examples.
-    """
-    if not (validation_share >= 0 and test_share >= 0 and validation_share + test_share < 1):
-        raise UsageError(
-            "The shares to validate and to test must be at least 0 and below 1 together; "
-            f"got {validation_share} and {test_share}. Try 0.1 and 0.2."
-        )
-    classes = torch.zeros(len(labels), dtype=torch.int64) if labels.is_floating_point() else labels
-    kept, test = _cut_some(classes, test_share, seed, "test")
-    train, validation = _cut_some(classes[kept], validation_share / (1 - test_share), seed, "validation")
-    return kept[train], kept[validation], test
-
-
-def _cut_some(classes: Tensor, share: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-    kept, cut = stratified_cut(classes, share, seed, purpose)
-    if len(cut) or not share:
-        return kept, cut
-    values, counts = classes.unique(return_counts=True)
-    if not len(counts) or counts.max() < 2:
-        raise UsageError(
-            f"Expected enough examples to cut some off for {purpose}; got {len(classes)}, no two of one class. "
-            f"Add examples, or set {purpose}_share to 0."
-        )
-    members = (classes == values[counts.argmax()]).nonzero().flatten()
-    chosen = torch.randint(len(members), (1,), generator=seeded_generator(seed, purpose, "one"))
-    cut = members[chosen]
-    return torch.tensor([place for place in range(len(classes)) if place != int(cut)]), cut
 
 
 def _complete(

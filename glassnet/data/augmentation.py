@@ -12,6 +12,7 @@ import ast
 import itertools
 import re
 import typing
+import unicodedata
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,9 @@ from glassnet._errors import UsageError, unknown_name
 from glassnet._seed import seeded_generator
 from glassnet._types import Shape
 from glassnet.data.examples import ExampleSet
+from glassnet.data.label_files import printable
 from glassnet.data.preprocessing import Preprocessing
+from glassnet.data.records import InputRecord
 from glassnet.data.transforms import (
     ColorJitter,
     RandomAffine,
@@ -44,6 +47,7 @@ from glassnet.data.transforms import (
 )
 
 __all__ = [
+    "DEFAULT",
     "TRANSFORMS",
     "Augmentation",
     "CutMix",
@@ -52,6 +56,7 @@ __all__ = [
     "default_augmentation",
     "parse_augmentation",
     "random_shift",
+    "resolve_augmentation",
 ]
 
 # --- mixing images and labels
@@ -222,6 +227,8 @@ def parse_augmentation(text: str) -> Augmentation:
     """
     if text.strip().lower() in ("", "none"):
         return Augmentation()
+    if text.strip().lower() == DEFAULT:
+        raise UsageError(f"'{DEFAULT}' depends on the data: expected transforms, or resolve_augmentation before.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's advice on odd numbers and strings
@@ -279,9 +286,13 @@ def _unreadable(text: str) -> UsageError:
 
 # --- what to do where nothing is said
 
+DEFAULT = "default"
+"""Stands in a config for the augmentation that suits the data."""
 NUMBER_WORDS = frozenset(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
-TELLING_WORDS = NUMBER_WORDS | {"digit", "letter", "character", "class", "label", "left", "right", "clockwise"}
+TELLING_WORDS = NUMBER_WORDS | {"digit", "letter", "character", "class", "label", "east", "west"}
 """Words in class names whose pictures a mirror may turn into another class, or that do not say what is pictured."""
+HANDED_PARTS = ("left", "right", "clockwise")
+"""Likewise, also within a word such as `TurnLeft`."""
 GREY_THINGS = frozenset(("fashion-mnist",))
 """Grey sets of things that a mirror leaves what they are."""
 
@@ -305,9 +316,25 @@ def default_augmentation(
     return Augmentation((RandomCrop(padding=shorter // 8, padding_mode=mode), RandomHorizontalFlip()))
 
 
+def resolve_augmentation(text: str, data_name: str, record: InputRecord) -> str:
+    """Return `text` with the word `default` replaced by what `default_augmentation` gives for inputs of the `record`.
+
+    For numbers that is nothing.
+    """
+    if text.strip().lower() != DEFAULT:
+        return text
+    if not isinstance(record, Preprocessing):
+        return ""
+    found = default_augmentation(data_name, record.class_names, record.num_channels, size=record.size)
+    return str(found) if found else ""
+
+
 def _may_be_handed(class_name: str) -> bool:
     """Return whether a mirror could make another class of it: a character, a number, something left or right."""
-    words = re.findall(r"[^\W_]+", class_name.lower())
+    name = class_name.lower()
+    if any(part in name for part in HANDED_PARTS):
+        return True
+    words = re.findall(r"[^\W_]+", name)
     return all(word.isdigit() for word in words) or any(len(word) == 1 or word in TELLING_WORDS for word in words)
 
 
@@ -330,7 +357,7 @@ def augmentation_sheet(
     count: int = 6,
     columns: int = 7,
 ) -> Image.Image:
-    """Draw `count` examples, chosen by `seed`, a row each: the original first, then augmented versions of it.
+    """Draw `count` examples, chosen by `seed`, a row each: as fitted, then augmented versions of it.
 
     There are `columns` pictures in a row, fitted by `record` as the network gets them. Each column is one call on the
     `count` images as a batch, so mixing takes place among them. Captions name the classes; mixed ones with shares.
@@ -347,7 +374,14 @@ def augmentation_sheet(
     pictures = [(record.fit_inputs(examples.inputs), examples.labels)]
     for _ in range(columns - 1):
         pictures.append(augmentation(*pictures[0], generator, num_classes=examples.num_classes, fill=record.fill))
-    return _drawn(pictures, str(augmentation), examples.class_names)
+    return _drawn(pictures, f"{_framing_words(record)}; augmentation: {augmentation}", examples.class_names)
+
+
+def _framing_words(record: Preprocessing) -> str:
+    """Say how the originals became what the sheet shows of them, as in `32x32, crop, bilinear, margin 2`."""
+    height, width = record.size
+    margin = f", margin {record.margin}" if record.margin else ""
+    return f"{height}x{width}, {record.fit}, {record.interpolation}{margin}"
 
 
 def _drawn(pictures: list[tuple[Tensor, Tensor]], title: str, class_names: Sequence[str]) -> Image.Image:
@@ -356,7 +390,7 @@ def _drawn(pictures: list[tuple[Tensor, Tensor]], title: str, class_names: Seque
     width, height = _cell_size(originals.shape[3], originals.shape[2])
     paper_width = len(pictures) * (width + GAP) + GAP
     captions = [[_caption(label, class_names) for label in labels] for _, labels in pictures]
-    heading = [*_wrapped(title, paper_width - 2 * GAP, font), "original"]
+    heading = [*_wrapped(title, paper_width - 2 * GAP, font), "as fitted"]
     top = GAP + len(heading) * LINE_HEIGHT + GAP // 2
     row_height = height + max(map(len, itertools.chain(*captions))) * LINE_HEIGHT + GAP // 2
     paper = Image.new("RGB", (paper_width, top + len(originals) * row_height + GAP // 2), PAPER)
@@ -397,9 +431,15 @@ def _caption(label: Tensor, class_names: Sequence[str]) -> list[str]:
     if not class_names:
         return [" ".join(f"{value:.3g}" for value in label.flatten().tolist())]
     if not label.ndim:
-        return [class_names[int(label)]]
-    shares = sorted(zip(label.tolist(), class_names, strict=True), reverse=True)
+        return [_drawable(class_names[int(label)])]
+    shares = sorted(zip(label.tolist(), map(_drawable, class_names), strict=True), reverse=True)
     return [f"{share:.0%} {name}" if share < 0.995 else name for share, name in shares if share >= 0.005]
+
+
+def _drawable(name: str) -> str:
+    """Return a name in one line and without accents, as the letters of Pillow's own font have none."""
+    letters = unicodedata.normalize("NFKD", printable(name))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _shortened(text: str, width: int, font: Font) -> str:

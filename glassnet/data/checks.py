@@ -33,7 +33,8 @@ from glassnet.data.decoding import open_reduced, pillow_warnings
 from glassnet.data.examples import Dataset
 from glassnet.data.image_files import ImageFiles, content_digest
 from glassnet.data.images import UnreadableImageError, open_image
-from glassnet.data.label_files import SPLITS, counted, listed, printable, shown
+from glassnet.data.label_files import counted, listed, printable, shown
+from glassnet.data.splits import SPLITS
 
 LARGEST_FILE_BYTES = 2**30
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})

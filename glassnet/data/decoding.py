@@ -9,6 +9,7 @@ decode, where the JPEG's own loss has moved it by 0.3 to 1.2. Every path by whic
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
             if isinstance(source, Content):
                 return Image.open(io.BytesIO(source.read()))
             if not isinstance(source, Image.Image):
-                return Image.open(source)
+                return Image.open(source) if os.path.isfile(source) else None
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig
             if not is_unread or source.fp is None:  # type: ignore[attr-defined]
                 return None

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from glassnet._errors import GlassnetError
 from glassnet._types import PathArg
-from glassnet.data.array_file import SPLIT_WORDS
 from glassnet.data.columns import Cells, TableEncoding, class_texts, note_foreign, notes_on_unknown
 from glassnet.data.delimited_file import Rows, decode, read_rows
 from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.images import SetAside
+from glassnet.data.splits import SPLIT_WORDS
 
 SPLIT_COLUMN = "split"
 

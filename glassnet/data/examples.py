@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from glassnet._errors import UsageError, unknown_name
@@ -15,6 +16,14 @@ from glassnet._types import Shape
 from glassnet.data.columns import TableEncoding
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
+
+FITS = ("crop", "pad", "stretch")
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +99,13 @@ class ExampleSet:
         """Outputs of a network for this set: one a class, or one a value to predict."""
         return self.num_classes or (self.labels.shape[1] if self.labels.ndim == 2 else 1)
 
+    def image_sizes(self) -> Tensor:
+        """Return height and width of each image in pixels, `int64` `(N, 2)`; for images only."""
+        if isinstance(self.inputs, ImageFiles):
+            return self.inputs.sizes
+        assert self.is_image, "numbers have no size in pixels"
+        return torch.tensor(self.inputs.shape[2:]).expand(len(self), 2)
+
     def class_counts(self) -> list[int]:
         """Return how many examples each class has, in the order of `class_names`."""
         return torch.bincount(self.labels, minlength=self.num_classes).tolist()
@@ -158,10 +174,15 @@ def _check_labels(labels: Tensor, class_names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Framing:
-    """How the examples of a data set become a network's input: what the preprocessing record is to keep of it."""
+    """How the examples of a data set become a network's input: what the preprocessing record is to keep of it.
+
+    Raises `UsageError` for an unknown `fit` or `interpolation`.
+    """
 
     fit: str = "stretch"
-    """`crop`, `pad` or `stretch`: see `Preprocessing.fit`."""
+    """`crop`, `pad` or `stretch`: see `Preprocessing.fit`. Folders of images have `crop`: see `load_folder`."""
+    interpolation: str = "bilinear"
+    """`nearest`, `bilinear`, `bicubic` or `lanczos`: see `Preprocessing.interpolation`."""
     is_standardised: bool = True
     """False for inputs that are numbers and must reach the network as they are, such as the bits of a logic gate."""
     margin: float = 0.0
@@ -170,6 +191,14 @@ class Framing:
     """How the rows of a table became numbers; None where they were none."""
     array_scale: int | None = None
     """What the values of arrays in a file were multiplied by to become the images' 8-bit levels; None without such."""
+
+    def __post_init__(self) -> None:
+        for kind, value, known in (
+            ("fit", self.fit, FITS),
+            ("interpolation", self.interpolation, tuple(INTERPOLATIONS)),
+        ):
+            if value not in known:
+                raise unknown_name(kind, str(value), known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +246,28 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
         return f"Dataset('{self.name}', {sizes}, inputs {self.train.input_shape}, {self.train.num_classes} classes)"
+
+    def image_sizes(self) -> Tensor:
+        """Return height and width of each image of all splits in pixels, `int64` `(N, 2)`; for images only."""
+        return torch.cat([split.image_sizes() for split in (self.train, self.validation, self.test)])
+
+    def framed(self, fit: str | None = None, interpolation: str | None = None) -> Dataset:
+        """Return the same data with another `Framing`: what is None stays as it is.
+
+        Raises `UsageError` for an unknown word, and for data that is no images.
+        """
+        if fit is None and interpolation is None:
+            return self
+        if not self.train.is_image:
+            raise UsageError(
+                f"fit and interpolation are for images; the inputs of '{self.name}' are numbers. Leave them out."
+            )
+        framing = replace(
+            self.framing,
+            fit=self.framing.fit if fit is None else fit,
+            interpolation=self.framing.interpolation if interpolation is None else interpolation,
+        )
+        return replace(self, framing=framing)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and label of every split, in hexadecimal; of files, over their digests."""

@@ -11,8 +11,6 @@ from pathlib import Path
 from glassnet._errors import UsageError, WorkError, nearest_names
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import (
-    SPLIT_NAMES,
-    SPLITS,
     SUFFIXES,
     LabelledFile,
     LabelledFiles,
@@ -24,6 +22,7 @@ from glassnet.data.label_files import (
     shown,
 )
 from glassnet.data.labelled_images import SYSTEM_NAMES, LabelledDataset, check_shares, is_image_name, label_dataset
+from glassnet.data.splits import SPLIT_WORDS, SPLITS
 
 FOLDER_WORDS = (
     "a folder for each class, or train/, validation/ and test/ with a folder for each class, or images with a CSV "
@@ -101,7 +100,7 @@ def _may_be_classes(walk: _Walk) -> bool:
     A single folder that holds images alone is where they are kept.
     """
     folders = walk.entries(walk.root)[0]
-    return len(folders) > 1 or any(folder.name.lower() in SPLIT_NAMES or walk.entries(folder)[0] for folder in folders)
+    return len(folders) > 1 or any(folder.name.lower() in SPLIT_WORDS or walk.entries(folder)[0] for folder in folders)
 
 
 class _Walk:
@@ -220,7 +219,7 @@ def _split_folders(walk: _Walk) -> tuple[dict[str, Path], list[str]]:
     """
     by_split: dict[str, list[Path]] = defaultdict(list)
     for folder in walk.entries(walk.root)[0]:
-        by_split[SPLIT_NAMES.get(folder.name.lower(), "")].append(folder)
+        by_split[SPLIT_WORDS.get(folder.name.lower(), "")].append(folder)
     others = by_split.pop("", [])
     named = [folder for folders in by_split.values() for folder in folders]
     walk.above |= {_identity(folder) for folder in named}  # before a link in one of them is looked at

@@ -19,7 +19,6 @@ from glassnet.data.checks import ImageFacts, each_file, examine_image
 from glassnet.data.content import Content, Entry, Loaded, Streamed, StreamMember
 from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.label_files import (
-    SPLIT_NAMES,
     LabelledFile,
     LabelledFiles,
     class_name,
@@ -27,10 +26,10 @@ from glassnet.data.label_files import (
     printable,
 )
 from glassnet.data.labelled_images import TEST_SHARE, LabelledDataset, check_shares, label_dataset
+from glassnet.data.splits import SPLIT_WORDS
 
 PREFIX = "hf:"
 GRAMMAR = "hf:OWNER/NAME, with /CONFIG, @REVISION and ?streaming behind it as needed, or hf:./FOLDER"
-SPLIT_WORDS = {**SPLIT_NAMES, "dev": "validation"}
 IMAGE_COLUMNS = ("image", "img", "picture", "photo")
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "fine_label")
 LABEL_TYPES = (

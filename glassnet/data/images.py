@@ -73,6 +73,8 @@ def _opened(source: PathArg | Content) -> Path | io.BytesIO:
         opened = Path(source)
         if os.path.isdir(opened):
             raise UnreadableImageError("expected an image file, got a folder")
+        if os.path.exists(opened) and not os.path.isfile(opened):  # to open a pipe is to wait for whoever writes it
+            raise UnreadableImageError("expected an image file, got neither a file nor a folder")
         num_bytes = opened.stat().st_size
     if not num_bytes:
         raise UnreadableImageError("expected an image, got an empty file (0 bytes)")

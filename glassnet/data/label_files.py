@@ -15,6 +15,7 @@ from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
 from glassnet.data.columns import infer_task, read_cells
 from glassnet.data.content import Content, Entry, Slice
 from glassnet.data.images import SetAside
+from glassnet.data.splits import SPLIT_WORDS
 
 FILE_COLUMNS = ("filename", "file", "image", "path")
 LABEL_COLUMNS = ("label", "class", "target")
@@ -23,18 +24,6 @@ DELIMITERS = (",", ";", "\t")
 SUFFIXES = (".csv", ".tsv")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif"})
 """By which a column of files is known to be one of images."""
-SPLITS = ("train", "validation", "test")
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call a split, in lower case, and what it is called here."""
 
 
 class LabelledFile(NamedTuple):
@@ -284,9 +273,9 @@ def _row(path: Path, line: int, cells: list[str], columns: _Columns) -> _Row | S
     if not label:
         return SetAside(printable(file), f"no label in {printable(path.name)}")
     word = "" if columns.split is None else cells[columns.split].strip()
-    if columns.split is not None and word.lower() not in SPLIT_NAMES:
-        raise unknown_name("split", word, SPLIT_NAMES, f"It stands in line {line} of {path}, for {printable(file)}.")
-    return _Row(line, file, label, SPLIT_NAMES.get(word.lower(), ""))
+    if columns.split is not None and word.lower() not in SPLIT_WORDS:
+        raise unknown_name("split", word, SPLIT_WORDS, f"It stands in line {line} of {path}, for {printable(file)}.")
+    return _Row(line, file, label, SPLIT_WORDS.get(word.lower(), ""))
 
 
 class _Finder:

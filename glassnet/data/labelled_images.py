@@ -18,11 +18,11 @@ from PIL import Image
 from glassnet._errors import UsageError, WorkError, nearest_names
 from glassnet.data.checks import ImageFacts, each_file, examine_image
 from glassnet.data.content import Entry
-from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside, UnreadableImageError
-from glassnet.data.label_files import SPLITS, LabelledFile, LabelledFiles, counted, listed, printable, shown
-from glassnet.data.splits import stratified_cut
+from glassnet.data.label_files import LabelledFile, LabelledFiles, counted, listed, printable, shown
+from glassnet.data.splits import SPLITS, scattered_cut, stratified_cut
 
 TEST_SHARE = 0.1
 """What is cut off for testing where the source has no test split."""
@@ -72,6 +72,10 @@ def label_dataset(
     of all that is to be cut. Copies of a file within a class stay on one side of a cut. Classes are those of the
     training split, sorted, or in the order that `files` gives. Colour is kept unless every image is stored as grey.
     `facts` are what is known of `files.files`, where some have been examined as they streamed past.
+
+    The images are fitted by `crop`, the centre at its own proportions, as networks for photographs are mostly trained
+    and tested: `stretch` would change shapes, by another factor in each image, and `pad` spends input on borders.
+    `cropped_share` tells what that throws away; `gn.load_data(path, fit="pad")` keeps all of it.
 
     Raises `UsageError` for fewer than two classes, or a class that training lacks, and `WorkError` where, with
     `strict`, a file had to be set aside.
@@ -165,29 +169,36 @@ def _cut_splits(
         if name in splits or not share:
             continue
         learned = [index for index, split in enumerate(splits) if split == "train"]
-        cut = _cut_off([examples[index] for index in learned], share / left, seed, name, is_regression)
+        cut, whole = _cut_off([examples[index] for index in learned], share / left, seed, name, is_regression)
         left -= share
         for index in cut:
             splits[learned[index]] = name
         if cut:
-            whole = "" if is_regression else " of each class"
-            what = f"{100 * share:.3g} %{whole}, {counted(len(cut), 'image')}"
+            what = f"{100 * share:.3g} % of {whole}, {counted(len(cut), 'image')}"
             notes.append(f"No images are given for {name}: cut off train by seed {seed} ({what}).")
         else:
-            notes.append(f"No images are given for {name}, and no class has enough to cut {100 * share:.3g} % off.")
+            notes.append(f"No images are given for {name}, and there are not enough to cut {100 * share:.3g} % off.")
     return splits, notes
 
 
-def _cut_off(examples: Sequence[_Example], share: float, seed: int, name: str, is_regression: bool) -> list[int]:
-    """Return the positions of a `share` of each class, or of all for regression; copies of one file go together."""
+def _cut_off(
+    examples: Sequence[_Example], share: float, seed: int, name: str, is_regression: bool
+) -> tuple[list[int], str]:
+    """Return the positions of a `share`, and of what it is one in words; copies of one file go together.
+
+    It is one of each class; of all images for regression, and where every class is too small to give any.
+    """
     numbers: dict[tuple[str, str], int] = {}
     classes = ["" if is_regression else example.file.label for example in examples]
     keys = [(label, example.facts.digest) for label, example in zip(classes, examples, strict=True)]
     group = [numbers.setdefault(key, len(numbers)) for key in keys]
     class_numbers = {label: number for number, label in enumerate(sorted({label for label, _ in numbers}))}
     labels = torch.tensor([class_numbers[label] for label, _ in numbers])
-    cut = set(stratified_cut(labels, share, seed, name)[1].tolist())
-    return [index for index, number in enumerate(group) if number in cut]
+    cut, whole = stratified_cut(labels, share, seed, name)[1], "all" if is_regression else "each class"
+    if not len(cut) and not is_regression:
+        cut, whole = scattered_cut(labels, share, seed, name), "all, as no class has enough of its own"
+    chosen = set(cut.tolist())
+    return [index for index, number in enumerate(group) if number in chosen], whole
 
 
 def _dataset(
@@ -218,7 +229,8 @@ def _dataset(
         class_names,
     )
     train, validation, test = (everything[torch.tensor([split == name for split in splits])] for name in SPLITS)
-    return Dataset(name, train, validation, test, seed=seed, validation_share=validation_share)
+    framing = Framing(fit="crop")
+    return Dataset(name, train, validation, test, seed=seed, framing=framing, validation_share=validation_share)
 
 
 def _value_notes(dataset: Dataset) -> Iterator[str]:

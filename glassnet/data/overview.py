@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from rich.cells import cell_len, set_cell_size
 from torch import Tensor
 
 from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
-from glassnet.data.label_files import SPLITS, listed, printable
+from glassnet.data.label_files import listed, printable
+from glassnet.data.preprocessing import cropped_share
+from glassnet.data.splits import SPLITS
 
 MOST_CLASSES = 20
 """With more classes, the table shows the largest and the smallest."""
@@ -24,6 +24,10 @@ MOST_NAME_CELLS = 40
 MOST_SHOWN = 3
 """How many files are named for each reason to set them aside."""
 MOST_REASONS = 10
+MUCH_CROPPED = 0.25
+"""Above this share of the pixels, what a crop throws away gets a word of advice."""
+LEAST_CROPPED = 0.0005
+"""A smaller share, 0.0 %, is as good as none."""
 MODE_WORDS = {"L": "grey", "RGB": "colour (RGB)"}
 MODES = {1: "L", 3: "RGB"}
 
@@ -70,6 +74,14 @@ class Overview:
     """Of the images, in pixels; None for numbers."""
     width: Spread | None
     """Likewise."""
+    fit: str | None
+    """How images come into a network's input, `crop`, `pad` or `stretch`; None for numbers."""
+    interpolation: str | None
+    """Likewise: `nearest`, `bilinear`, `bicubic` or `lanczos`."""
+    cropped_share: float | None
+    """Share (0..1) of all pixels that `crop` throws away at `input_size`; None for numbers."""
+    input_size: tuple[int, int] | None
+    """Height and width of the network's input; None where it is not known, and taken for square."""
     values: Spread | None
     """Of the values to predict in training; None for classes."""
     imbalance: float | None
@@ -94,7 +106,7 @@ class Overview:
         if self.notes:
             lines += ["", "Notes", *(f"  - {printable(note)}" for note in self.notes)]
         if self.set_aside:
-            lines += ["", f"Set aside: {len(self.set_aside):,} files", *_reasons(self.set_aside)]
+            lines += ["", f"Set aside: {len(self.set_aside):,}", *_reasons(self.set_aside)]
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,9 +121,21 @@ class Overview:
             facts["read as"] = MODE_WORDS.get(self.mode or "", f"{self.input_shape[0]} channels")
         spreads = {"height": self.height, "width": self.width, "values": self.values}
         facts |= {name: f"{spread}  (smallest / median / largest)" for name, spread in spreads.items() if spread}
+        if self.fit is not None:
+            facts["fit"] = f"{self.fit}, {self.interpolation}{self._crop_words()}"
         if self.imbalance is not None:
             facts["imbalance"] = f"{self.imbalance:.3g} to 1 between the largest and the smallest class in train"
         return facts
+
+    def _crop_words(self) -> str:
+        """Return what a crop throws away, and the remedy where that is much."""
+        if self.fit != "crop" or self.cropped_share is None:
+            return ""
+        size = "a square input" if self.input_size is None else "an input of {}x{}".format(*self.input_size)
+        if self.cropped_share < LEAST_CROPPED:
+            return f"; for {size}, no pixel is thrown away"
+        words = f"; for {size}, {self.cropped_share:.1%} of the pixels lie outside and are thrown away"
+        return words + (" (--fit pad keeps them)" if self.cropped_share > MUCH_CROPPED else "")
 
     def _rows(self) -> list[list[str]]:
         """Return the table of counts: a header, a row per class or some of them, the totals."""
@@ -133,12 +157,20 @@ class Overview:
 
 
 def describe_dataset(
-    dataset: Dataset, *, layout: str = "", notes: Sequence[str] = (), set_aside: Sequence[SetAside] = ()
+    dataset: Dataset,
+    *,
+    layout: str = "",
+    notes: Sequence[str] = (),
+    set_aside: Sequence[SetAside] = (),
+    input_size: tuple[int, int] | None = None,
 ) -> Overview:
-    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `LabelledDataset`)."""
+    """Sum up a data set; `layout`, `notes` and `set_aside` are what its loader has to say (see `LabelledDataset`).
+
+    `input_size` is the height and width of the network's input, where it is known.
+    """
     train = dataset.train
     splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
-    sizes = torch.cat([_sizes(getattr(dataset, name).inputs) for name in SPLITS]) if train.is_image else None
+    sizes = dataset.image_sizes() if train.is_image else None
     counts = [count for count in splits["train"].class_counts if count]
     return Overview(
         name=dataset.name,
@@ -150,6 +182,10 @@ def describe_dataset(
         mode=MODES.get(train.input_shape[0]) if train.is_image else None,
         height=None if sizes is None else _spread(sizes[:, 0]),
         width=None if sizes is None else _spread(sizes[:, 1]),
+        fit=None if sizes is None else dataset.framing.fit,
+        interpolation=None if sizes is None else dataset.framing.interpolation,
+        cropped_share=None if sizes is None else _cropped(sizes, dataset, input_size),
+        input_size=input_size if train.is_image else None,
         values=_spread(train.labels.flatten()) if train.is_regression else None,
         imbalance=max(counts) / min(counts) if counts else None,
         notes=tuple(notes),
@@ -162,11 +198,8 @@ def _split(examples: ExampleSet) -> SplitOverview:
     return SplitOverview(num_examples=len(examples), class_counts=counts)
 
 
-def _sizes(inputs: Tensor | ImageFiles) -> Tensor:
-    """Return height and width of each image, `int64` `(N, 2)`."""
-    if isinstance(inputs, ImageFiles):
-        return inputs.sizes
-    return torch.tensor(inputs.shape[2:]).expand(len(inputs), 2)
+def _cropped(sizes: Tensor, dataset: Dataset, input_size: tuple[int, int] | None) -> float:
+    return cropped_share(sizes, input_size or (1, 1)) if dataset.framing.fit == "crop" else 0.0
 
 
 def _spread(values: Tensor) -> Spread | None:

@@ -20,18 +20,11 @@ from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.content import Content
 from glassnet.data.decoding import Box, open_reduced
-from glassnet.data.examples import ExampleSet, Framing
+from glassnet.data.examples import FITS, INTERPOLATIONS, ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 
-FITS = ("crop", "pad", "stretch")
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 MODES = {1: "L", 3: "RGB"}
 """Pillow's colour mode by number of channels."""
 STATISTICS_BLOCK_BYTES = 1 << 24
@@ -240,6 +233,7 @@ def make_preprocessing(examples: ExampleSet, size: tuple[int, int], framing: Fra
         std=(1.0,) * channels,
         fit=framing.fit,
         margin=margin,
+        interpolation=framing.interpolation,
         array_scale=framing.array_scale,
     )
     mean, std = channel_statistics(unmeasured.fit_readable(examples.inputs)[0])
@@ -269,14 +263,15 @@ def _mean_and_spread(histogram: list[int]) -> tuple[float, float]:
     return total / count / 255, math.sqrt(variance) / 255 if variance > 0 else 1.0
 
 
-def cropped_share(sizes: Tensor, record: Preprocessing) -> float:
+def cropped_share(sizes: Tensor, content_size: tuple[int, int]) -> float:
     """Return the share (0..1) of all pixels that `fit="crop"` throws away over images of `sizes` `(N, 2)`.
 
-    Each size is a height and a width in pixels. 0 for another fit, and where there is no image.
+    Each size is a height and a width in pixels; `content_size` is what the images are fitted into; only its
+    proportions matter. 0 where there is no image.
     """
-    if record.fit != "crop" or not len(sizes):
+    if not len(sizes):
         return 0.0
     height, width = sizes.double().unbind(1)
-    scale = torch.maximum(record.content_size[0] / height, record.content_size[1] / width)
-    kept = (record.content_size[0] / scale) * (record.content_size[1] / scale)
+    scale = torch.maximum(content_size[0] / height, content_size[1] / width)
+    kept = (content_size[0] / scale) * (content_size[1] / scale)
     return max(0.0, 1 - float(kept.sum() / (height * width).sum()))

@@ -23,7 +23,6 @@ from glassnet.data.content import Content, Loaded, Slice, Streamed, StreamMember
 from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.label_files import (
     LABEL_COLUMNS,
-    SPLIT_NAMES,
     LabelledFile,
     LabelledFiles,
     class_name,
@@ -40,11 +39,11 @@ from glassnet.data.labelled_images import (
     is_image_name,
     label_dataset,
 )
+from glassnet.data.splits import SPLIT_WORDS
 from glassnet.data.tars import REMOTE, SUFFIXES, expanded, index_tar, sample_key, stream_tar, tar_name, tar_suffix
 
 NAME_FILES = ("classes.txt", "classnames.txt")
 """Files beside the shards that name the classes, a line each, from number 0."""
-SPLIT_WORDS = {**SPLIT_NAMES, "dev": "validation"}
 LABEL_FILES = ("cls", "json")
 LARGEST_LABEL_BYTES = 1 << 20
 EXAMINING = "Examining images"

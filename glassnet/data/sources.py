@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glassnet._errors import UsageError, WorkError, unknown_name
+from glassnet._errors import UsageError, WorkError, nearest_names, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.array_file import ARRAY_SUFFIXES
 from glassnet.data.arrays import load_array
 from glassnet.data.columns import TASKS
 from glassnet.data.delimited_file import TABLE_SUFFIXES
 from glassnet.data.encoded_table import load_encoded_table
-from glassnet.data.examples import Dataset
+from glassnet.data.examples import Dataset, Framing
 from glassnet.data.folders import load_folder
 from glassnet.data.hub import PREFIX, Address, is_saved, load_hub, parse_address
 from glassnet.data.images import SetAside
@@ -60,6 +60,8 @@ def load_data(
     task: str | None = None,
     download: bool = True,
     strict: bool = False,
+    fit: str | None = None,
+    interpolation: str | None = None,
     record: InputRecord | None = None,
     **options: Any,
 ) -> Dataset:
@@ -87,16 +89,37 @@ def load_data(
     data is read as the network's own were: a table is encoded by the record, and splits that are not given are not
     cut: all is in the test split.
 
+    `fit` and `interpolation` say how images of other proportions come into a network's input (see `Preprocessing`);
+    None takes the data set's own: `crop` for files of images, `stretch` for a standard set.
+
     Raises `UsageError` for what is none of these and for an unknown option, and `WorkError` for data that cannot be
     read.
     """
+    Framing(fit="crop" if fit is None else fit)  # an unknown word is refused before any work
+    Framing(interpolation="bilinear" if interpolation is None else interpolation)
+    said = {"target": target, "task": task}
+    data = _load(source, root, seed, validation_share, said, download, strict, record, options)
+    return data.framed(fit, interpolation)
+
+
+def _load(
+    source: PathArg,
+    root: PathArg | None,
+    seed: int,
+    validation_share: float,
+    said: Mapping[str, str | None],
+    download: bool,
+    strict: bool,
+    record: InputRecord | None,
+    options: dict[str, Any],
+) -> Dataset:
+    target, task = said["target"], said["task"]
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"Expected the name or the path of a data set; got {source!r}.")
     if task is not None and task not in TASKS:
         raise unknown_name("task", str(task), TASKS)
     name = str(source)
     _check_options(name, {**options, "validation_share": validation_share})
-    said = {"target": target, "task": task}
     if name in STANDARD_SETS or name == SHAPES or name in TOYS:
         for word, value in said.items():
             if value is not None:
@@ -115,8 +138,11 @@ def load_data(
         data = streamed if record is None else _all_to_test(streamed)
         return replace(data, target=target, options=options)
     path = Path(source).expanduser()
+    if not os.path.exists(path) and (path.name != name or path.suffix):
+        raise _nothing_there(path)
     if not path.exists():
-        more = "There is no file or folder of this name either."
+        near = nearest_names(name, _listed(Path()))
+        more = f"There is no file or folder of this name either{f'; the nearest is ./{near[0]}' if near else ''}."
         raise unknown_name("data set", name, list_datasets(), more)
     if record is not None:
         data = _load_like(path, target, task, strict, record)
@@ -203,6 +229,16 @@ def _load_path(path: Path, target: str | None, task: str | None, strict: bool, c
         f"Expected a folder, a table ({', '.join(TABLE_SUFFIXES)}) or arrays ({', '.join(ARRAY_SUFFIXES)}); "
         f"got {path}. Put images in a folder for each class."
     )
+
+
+def _listed(folder: Path) -> list[str]:
+    return os.listdir(folder) if os.access(folder, os.R_OK | os.X_OK) else []
+
+
+def _nothing_there(path: Path) -> UsageError:
+    near = [str(path.with_name(other)) for other in nearest_names(path.name, _listed(path.parent))]
+    hint = f"Did you mean {' or '.join(near)}?" if near else "Check the path, or choose a name of `glassnet datasets`."
+    return UsageError(f"Expected a folder or a file of data; there is nothing at {path}. {hint}")
 
 
 def _load_like(path: Path, target: str | None, task: str | None, strict: bool, record: InputRecord) -> Dataset:

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from glassnet._errors import GlassnetError, UsageError, WorkError, unknown_name
 from glassnet._types import PathArg
-from glassnet.data.array_file import SPLIT_WORDS
-from glassnet.data.arrays import cut_positions
 from glassnet.data.columns import (
     TASKS,
     Cells,
@@ -35,6 +33,7 @@ from glassnet.data.columns import (
 from glassnet.data.delimited_file import DELIMITERS, Rows, decode, read_rows
 from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.images import SetAside
+from glassnet.data.splits import SPLIT_WORDS, cut_positions
 
 __all__ = ["ColumnEncoding", "ColumnRecord", "TableData", "TableEncoding", "load_table"]
 

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from glassnet._errors import UsageError, unknown_name
 from glassnet._seed import seeded_generator
 from glassnet._types import Shape
-from glassnet.data.arrays import cut_positions
 from glassnet.data.examples import Dataset, ExampleSet, Framing
+from glassnet.data.splits import cut_positions
 
 Draw = Callable[[int, float, Generator], tuple[Tensor, Tensor]]
 """`(count, noise, generator)` -> inputs `(count, ...)` and labels `(count,)`."""

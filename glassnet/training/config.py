@@ -11,7 +11,7 @@ from typing import Any
 
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
-from glassnet.data.augmentation import parse_augmentation
+from glassnet.data.augmentation import DEFAULT, parse_augmentation
 from glassnet.nn.losses import LOSSES, is_own_loss
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
@@ -65,7 +65,8 @@ class TrainConfig:
     """Each training image is moved at random by up to this many pixels of the network's input, both ways."""
     augment: str = ""
     """Changes to the training images, in torchvision's names, such as `RandomCrop(padding=4),RandomHorizontalFlip`; see
-    `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation."""
+    `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation. `default` stands for what
+    suits the data (`default_augmentation`); a run records what that came to. `none` or nothing: no change."""
     max_gradient_norm: float | None = None
     """Gradients are scaled down to this Euclidean norm over all parameters; None leaves them."""
     patience: int | None = None
@@ -161,7 +162,12 @@ class TrainConfig:
                 raise UsageError(f"{name} must be at least 0 and below 1; got {value}.")
 
     def _check_combinations(self) -> None:
-        if parse_augmentation(self.augment).mixes_labels and self.loss not in (None, "cross-entropy"):
+        is_default = self.augment.strip().lower() == DEFAULT  # which never mixes labels
+        if (
+            not is_default
+            and parse_augmentation(self.augment).mixes_labels
+            and self.loss not in (None, "cross-entropy")
+        ):
             raise UsageError(
                 f"augment mixes labels, which loss '{self.loss}' does not take; it is for cross-entropy. "
                 "Leave MixUp and CutMix out."

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from glassnet.comparison import ComparedRun, Comparison
+from glassnet.data.label_files import printable
 from glassnet.views.charts import Series, line_chart, line_sample, number, percent
 from glassnet.views.curves import CurvesPage, Figure, render_curves
 from glassnet.views.tables import plain_table, thinned
@@ -154,7 +155,7 @@ def _shown(value: object) -> str:
         return f"{value:g}"
     text = str(value)
     is_digest = len(text) == 64 and all(figure in "0123456789abcdef" for figure in text)
-    return text[:12] if is_digest else text
+    return text[:12] if is_digest else printable(text)
 
 
 def _is_number(value: float) -> bool:

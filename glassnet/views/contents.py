@@ -100,6 +100,18 @@ class FilterContents:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataLosses:
+    """What of the data did not reach the network."""
+
+    cropped_share: float
+    """Share (0..1) of all pixels that a crop threw away."""
+    num_set_aside: int
+    """Files or rows that were not used."""
+    set_aside: tuple[str, ...]
+    """The first of them, each with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContents:
     """Everything a report says. What is None or empty is left out, and the report says that it is missing."""
 
@@ -125,6 +137,7 @@ class ReportContents:
     """Of the whole network; shared ones count once, so it may be less than the sum over the layers."""
     num_multiplications: int
     """Of the whole network, for one image."""
+    data_losses: DataLosses | None = None
     config: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Sections of entries: the config, the versions, the data, all that repeats the run."""
     created: str

@@ -38,6 +38,7 @@ from glassnet.views.wording import (
     headline,
     key_figures,
     lead,
+    losses_sentences,
     plural,
     speed_sentence,
 )
@@ -54,6 +55,8 @@ MOST_PAIRS, MOST_PAIRS_IN_TABLE = 5, 30
 MOST_ERRORS_SHOWN = 24
 """Images of errors; more would be a wall of pictures."""
 
+CONTROLS = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
+
 MOST_LAYERS_OPEN = 40
 """Longer layer tables start folded."""
 
@@ -61,7 +64,8 @@ MOST_LAYERS_OPEN = 40
 def render_report(contents: ReportContents) -> str:
     """Return the report as the text of one HTML file without scripts, which may load nothing from anywhere.
 
-    Every name is escaped. Text that is no valid Unicode (a folder name in an old encoding) shows as question marks.
+    Every name is escaped. Text that is no valid Unicode (a folder name in an old encoding) shows as question marks, and
+    a control character as U+FFFD: HTML has no way to write one.
     """
     page = template("report.html.j2").render(
         contents=contents,
@@ -74,10 +78,11 @@ def render_report(contents: ReportContents) -> str:
         worst=_worst_errors(contents),
         has_long_names=any(text_width(name, 1) > 7 for name in contents.class_names),
         filters=None if contents.filters is None else _filter_parts(contents.filters),
+        losses=losses_sentences(contents.data_losses),
         config={name: _entries(section) for name, section in contents.config.items()},
         most_layers_open=MOST_LAYERS_OPEN,
     )
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return page.encode("utf-8", "replace").decode("utf-8").translate(CONTROLS)
 
 
 def _curves(contents: ReportContents) -> list[Figure]:

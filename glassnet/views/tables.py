@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from glassnet.data.label_files import printable
 from glassnet.evaluation.metrics import Evaluation
 from glassnet.evaluation.prediction import Predictions
 from glassnet.evaluation.regression import ValueEvaluation
@@ -30,7 +31,7 @@ def evaluation_view(evaluation: Evaluation | ValueEvaluation) -> RenderableType:
     table = plain_table("class", "precision", "recall", "F1", "support")
     for row in evaluation.per_class:
         table.add_row(
-            Text(row.class_name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.support:,}"
+            _text(row.class_name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.support:,}"
         )
     parts: list[RenderableType] = [headline, Text(), table]
     if len(evaluation.class_names) <= MOST_CLASSES:
@@ -53,7 +54,7 @@ def _confusion(evaluation: Evaluation) -> Table:
             Text(str(count) if count else ".", style="bold" if column == index else ("red" if count else "dim"))
             for column, count in enumerate(counts)
         ]
-        table.add_row(Text(name), *cells)
+        table.add_row(_text(name), *cells)
     return table
 
 
@@ -64,7 +65,9 @@ def predictions_view(predictions: Predictions | ValuePredictions) -> RenderableT
     table = plain_table("input", "class", "probability", "next", left=4, right={2})
     for row in predictions:
         runners_up = ", ".join(f"{name} {probability:.2%}" for name, probability in row.top[1:])
-        table.add_row(Text(row.source), Text(row.class_name, style="bold"), f"{row.probability:.2%}", Text(runners_up))
+        table.add_row(
+            _text(row.source), _text(row.class_name, style="bold"), f"{row.probability:.2%}", _text(runners_up)
+        )
     return table
 
 
@@ -75,7 +78,7 @@ def _values_view(predictions: ValuePredictions) -> RenderableType:
     titles = [name] if num_values == 1 else [f"{name} {place}" for place in range(num_values)]
     table = plain_table("input", *titles)
     for row in predictions:
-        table.add_row(Text(row.source), *(f"{value:,.6g}" for value in row.values))
+        table.add_row(_text(row.source), *(f"{value:,.6g}" for value in row.values))
     return table
 
 
@@ -83,7 +86,7 @@ def rows_view(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Renderabl
     """Return words in columns, all set left."""
     table = plain_table(*header, left=len(header))
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(_text(cell) for cell in row))
     return table
 
 
@@ -92,7 +95,7 @@ def plain_table(*header: str, left: int = 1, right: Iterable[int] = ()) -> Table
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, title in enumerate(header):
         is_left = column < left and column not in right
-        table.add_column(Text(title), justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
+        table.add_column(_text(title), justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
     return table
 
 
@@ -101,3 +104,8 @@ def thinned(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Return words as they are, in one line: names of files and classes may hold anything."""
+    return Text(printable(words), style=style)

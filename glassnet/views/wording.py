@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glassnet.data.overview import LEAST_CROPPED, MUCH_CROPPED
 from glassnet.evaluation.metrics import ClassMetrics
 from glassnet.views.charts import Series, number, percent
-from glassnet.views.contents import ReportContents
+from glassnet.views.contents import DataLosses, ReportContents
 
 
 def headline(contents: ReportContents) -> str:
@@ -57,6 +58,21 @@ def lead(contents: ReportContents) -> list[str]:
         worst = pairs[0]
         names = f"“{worst.true_class}” called “{worst.said_class}”"
         sentences.append(f"The most frequent confusion is {names} ({times(worst.count)}).")
+    return sentences
+
+
+def losses_sentences(losses: DataLosses | None) -> list[str]:
+    """Return what of the data did not reach the network, in sentences; nothing where all of it did."""
+    sentences = []
+    if losses is not None and losses.cropped_share >= LEAST_CROPPED:
+        remedy = "; training with --fit pad keeps them" if losses.cropped_share > MUCH_CROPPED else ""
+        sentences.append(
+            f"Cropping the images to the proportions of the network's input left out "
+            f"{percent(losses.cropped_share)} of their pixels{remedy}."
+        )
+    if losses is not None and losses.num_set_aside:
+        noun = "part of the data" if losses.num_set_aside == 1 else "parts of the data"
+        sentences.append(f"{losses.num_set_aside:,} {noun} could not be used and played no part in any figure.")
     return sentences
 
 

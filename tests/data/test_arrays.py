@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from glassnet import UsageError
 from glassnet._errors import WorkError
-from glassnet.data.arrays import ArrayData, cut_positions, load_array
+from glassnet.data.arrays import ArrayData, load_array
 
 RANDOM = np.random.default_rng(5)
 LABELS = np.arange(30) % 3
+LABELS_TENSOR = torch.from_numpy(LABELS)
 
 
 def pixels(*shape: int) -> NDArray[np.uint8]:
@@ -322,32 +323,6 @@ def test_a_cut_depends_on_the_seed_and_parts_the_examples(load: Load) -> None:
     assert [len(train), len(validation), len(test)] == [72, 8, 20]  # round(25 * 0.2) = 5, round(20 * 0.125) = 2 a class
     assert places(1) == [train, validation, test]
     assert places(2)[2] != test
-
-
-def test_each_wanted_split_gets_an_example_and_each_class_keeps_one() -> None:
-    train, validation, test = cut_positions(torch.tensor([0, 1, 1, 1, 2]), 0, 0.1, 0.1)
-    assert len(validation) == len(test) == 1
-    assert sorted(torch.cat((train, validation, test)).tolist()) == [0, 1, 2, 3, 4]
-    assert {0, 4} < set(train.tolist())
-
-
-def test_values_are_cut_at_random_over_all_of_them() -> None:
-    train, validation, test = cut_positions(torch.linspace(0, 1, 200), 0, 0.1, 0.2)
-    assert [len(train), len(validation), len(test)] == [140, 20, 40]
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.2), (0.1, 1.0), (float("nan"), 0.1)])
-def test_shares_that_leave_nothing_to_train_are_refused(shares: tuple[float, float]) -> None:
-    with pytest.raises(UsageError, match="at least 0 and below 1 together; got"):
-        cut_positions(LABELS_TENSOR, 0, *shares)
-
-
-def test_examples_too_few_to_cut_are_refused() -> None:
-    with pytest.raises(UsageError, match="enough examples to cut some off for test; got 2, no two of one class"):
-        cut_positions(torch.tensor([0, 1]), 0, 0.1, 0.2)
-
-
-LABELS_TENSOR = torch.from_numpy(LABELS)
 
 
 # Files

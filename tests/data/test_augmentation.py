@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
 import math
 
 import numpy as np
@@ -21,10 +22,12 @@ from glassnet.data.augmentation import (
     augmentation_sheet,
     default_augmentation,
     parse_augmentation,
+    resolve_augmentation,
 )
 from glassnet.data.examples import ExampleSet
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.standard import STANDARD_SETS
+from glassnet.data.standardisation import Standardisation
 from glassnet.data.transforms import (
     ColorJitter,
     PixelTransform,
@@ -599,6 +602,9 @@ def test_the_standard_sets_are_flipped_unless_they_are_digits(name: str) -> None
         ("10", "11", "12"),
         ("/", "\\"),
         ("turn left", "turn right"),
+        ("TurnLeft", "Stop"),
+        ("left", "right", "b", "d", "p", "q", "6", "9"),
+        ("counterclockwise", "stop"),
         ("class_17", "class_18"),
     ],
 )
@@ -616,6 +622,20 @@ def test_photographs_are_cropped_and_flipped(class_names: tuple[str, ...]) -> No
 def test_values_to_predict_and_tiny_images_get_nothing() -> None:
     assert not default_augmentation("heights", (), 3)
     assert not default_augmentation("diagonals", ("rising", "falling"), 3, size=(2, 2))
+
+
+def test_the_word_default_becomes_what_suits_the_inputs_and_other_text_stays() -> None:
+    things, signs = record_for((40, 48)), dataclasses.replace(record_for((40, 48)), class_names=("b", "d"))
+    assert resolve_augmentation(" Default", "photos", things) == str(
+        Augmentation((RandomCrop(padding=5, padding_mode="reflect"), RandomHorizontalFlip()))
+    )
+    assert resolve_augmentation("default", "photos", signs) == "RandomShift(max_shift=2)"
+    assert resolve_augmentation("default", "heights", dataclasses.replace(things, class_names=())) == ""
+    numbers = Standardisation(class_names=("a",), input_shape=(2,), mean=(0.0,) * 2, std=(1.0,) * 2)
+    assert resolve_augmentation("default", "table", numbers) == ""
+    assert resolve_augmentation("none", "photos", things) == "none"
+    with pytest.raises(UsageError, match="'default' depends on the data"):
+        parse_augmentation("default")
 
 
 # --- the sheet
@@ -662,7 +682,7 @@ def test_a_sheet_of_large_images_is_reduced_and_fitted_by_the_record() -> None:
     examples = ExampleSet(noise(3, height=40, width=40), torch.arange(3) % 2, ("cat", "dog"))
     sheet = augmentation_sheet(examples, Augmentation(), record=record_for((120, 480), fill=255), count=9, columns=2)
     assert sheet.size == (2 * 104 + 8, sheet.height)
-    assert sheet.height - 3 * (24 + 20) in range(30, 60)
+    assert sheet.height - 3 * (24 + 20) in range(50, 80)
 
 
 def test_captions_are_cut_to_the_width_of_a_picture() -> None:

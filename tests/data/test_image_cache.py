@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -335,6 +336,33 @@ def test_a_damaged_cache_is_built_anew(files: ImageFiles, root: Path, damage: st
     assert len(counting.names) == NUM_FILES
     assert torch.equal(pixels, expected_pixels(files, counting.record))
     assert path.read_bytes() == whole
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a child process is made by fork")
+@pytest.mark.parametrize("seed", range(5))
+def test_builds_that_are_killed_at_any_moment_end_as_one_that_was_not(tmp_path: Path, root: Path, seed: int) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(40)]
+    for index, path in enumerate(paths):
+        Image.fromarray(noise(index, 9, 7)).save(path)
+    paths[7].write_bytes(b"damaged")
+    files, record = files_of(paths), make_record()
+    moments = np.random.default_rng(seed)
+    for _ in range(3):  # each goes on where the one before was killed
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                cached_pixels(files, Counting(record, lambda path: time.sleep(0.002)), num_threads=2)
+            os._exit(0)
+        time.sleep(moments.uniform(0, 0.04))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    pixels, set_aside = cached_pixels(files, record)
+    whole, also_aside = cached_pixels(files, record, cache_root=tmp_path / "uninterrupted")
+    assert torch.equal(pixels, whole)
+    assert set_aside == also_aside
+    key = next(root.glob("*.pixels")).name
+    assert (root / key).read_bytes() == (tmp_path / "uninterrupted" / key).read_bytes()
+    assert not [*root.glob("*.partial"), *root.glob("*.journal")]
 
 
 # A full disk
@@ -678,15 +706,12 @@ def test_a_network_of_numbers_takes_no_image_files(files: ImageFiles) -> None:
 
 def test_the_cropped_share_is_that_of_all_pixels() -> None:
     sizes = torch.tensor([[10, 30], [40, 40], [60, 20]])  # a square keeps 100, 1600 and 400 of 300, 1600 and 1200
-    assert cropped_share(sizes, make_record(size=(8, 8), fit="crop")) == pytest.approx(1 - 2100 / 3100)
-    assert cropped_share(sizes[:1], make_record(size=(8, 12), fit="crop")) == pytest.approx(1 - 150 / 300)
-    assert cropped_share(sizes[:1], make_record(size=(10, 14), fit="crop", margin=2)) == pytest.approx(
-        1 - 10 * 50 / 3 / 300
-    )
+    assert cropped_share(sizes, (8, 8)) == pytest.approx(1 - 2100 / 3100)
+    assert cropped_share(sizes[:1], (8, 12)) == pytest.approx(1 - 150 / 300)
+    assert cropped_share(sizes[:1], (6, 10)) == pytest.approx(1 - 10 * 50 / 3 / 300)
 
 
-def test_nothing_is_cropped_by_another_fit_or_at_the_same_proportions() -> None:
+def test_nothing_is_cropped_at_the_same_proportions() -> None:
     sizes = torch.tensor([[10, 30], [20, 60]])
-    assert cropped_share(sizes, make_record(fit="pad")) == cropped_share(sizes, make_record(fit="stretch")) == 0
-    assert cropped_share(sizes, make_record(size=(5, 15), fit="crop")) == pytest.approx(0)
-    assert cropped_share(sizes[:0], make_record(fit="crop")) == 0
+    assert cropped_share(sizes, (5, 15)) == pytest.approx(0)
+    assert cropped_share(sizes[:0], (8, 8)) == 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from glassnet.data.decoding import open_reduced
 from glassnet.data.images import UnreadableImageError, open_image
 
 GREY = np.array([[0, 64, 128], [192, 255, 10]], dtype=np.uint8)
@@ -117,6 +119,13 @@ def test_what_is_no_image_is_named_as_what_it_is(tmp_path: Path) -> None:
     ):
         with pytest.raises(UnreadableImageError, match=text):
             open_image(path, "L")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (lambda path: open_image(path, "L"), lambda path: open_reduced(path, "L", 0, lambda w, h: 1.0)):
+        with pytest.raises(UnreadableImageError, match="expected an image file, got neither a file nor a folder"):
+            read(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.cells import cell_len
 
-from glassnet.data.examples import Dataset, ExampleSet
+from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 from glassnet.data.overview import Overview, describe_dataset
@@ -55,6 +55,7 @@ def test_the_lines_are_aligned_also_with_wide_letters(photos: Overview) -> None:
         "  read as    colour (RGB)",
         "  height     5 / 10 / 1,500  (smallest / median / largest)",
         "  width      8 / 40 / 2,000  (smallest / median / largest)",
+        "  fit        stretch, bilinear",
         "  imbalance  4 to 1 between the largest and the smallest class in train",
         "",
         "  class   train  validation  test",
@@ -66,7 +67,7 @@ def test_the_lines_are_aligned_also_with_wide_letters(photos: Overview) -> None:
         "Notes",
         "  - One note.",
         "",
-        "Set aside: 6 files",
+        "Set aside: 6",
         "  5  truncated (0 bytes): 'cat/0.png', 'cat/1.png', 'cat/2.png' and 2 more",
         "  1  text: 'x.txt'",
     ]
@@ -84,7 +85,7 @@ def test_of_thousands_of_classes_the_largest_and_the_smallest_are_shown() -> Non
     names = tuple(f"class {index:04}" for index in range(3000))
     labels = [label for label in range(3000) for _ in range(5 if label == 1234 else 1 if label == 77 else 3)]
     data = Dataset("many", split(labels, names), split([0], names), split([], names), seed=0)
-    table = describe_dataset(data).lines()[6:]
+    table = describe_dataset(data).lines()[7:]
     assert len(table) == 23
     assert table[0] == "  class, by size  train  validation  test"
     assert table[1].split() == ["class", "1234", "5", "0", "0"]
@@ -138,4 +139,28 @@ def test_many_different_reasons_are_cut_short() -> None:
     data = Dataset("x", *(split([0, 1], ("a", "b")) for _ in range(3)), seed=0)
     lines = describe_dataset(data, set_aside=aside).lines()
     assert lines[-1] == "  3  for other reasons"
-    assert len(lines) - lines.index("Set aside: 13 files") == 12
+    assert len(lines) - lines.index("Set aside: 13") == 12
+
+
+def test_what_a_crop_throws_away_is_said_for_the_input_or_for_a_square() -> None:
+    def cropped(*sizes: tuple[int, int]) -> Dataset:
+        train = split([0, 1, 0][: len(sizes)], ("ant", "bee"), list(sizes))
+        return Dataset("photos", train, train[:0], train[:0], seed=0, framing=Framing("crop"))
+
+    def line(found: Overview) -> str:
+        return next(line for line in found.lines() if line.startswith("  fit "))
+
+    data = cropped((100, 200), (100, 200), (100, 100))
+    found = describe_dataset(data)
+    assert (found.fit, found.interpolation, found.input_size) == ("crop", "bilinear", None)
+    assert found.cropped_share == pytest.approx(0.4)
+    assert line(found).endswith(
+        "crop, bilinear; for a square input, 40.0% of the pixels lie outside and are thrown away (--fit pad keeps them)"
+    )
+    found = describe_dataset(data, input_size=(50, 100))
+    assert found.to_dict()["cropped_share"] == pytest.approx(0.1)
+    assert line(found).endswith("for an input of 50x100, 10.0% of the pixels lie outside and are thrown away")
+    padded = describe_dataset(data.framed("pad", "lanczos"))
+    assert padded.cropped_share == 0
+    assert line(padded).endswith("pad, lanczos")
+    assert line(describe_dataset(cropped((9, 9), (5, 5)))).endswith("for a square input, no pixel is thrown away")
