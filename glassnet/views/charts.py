@@ -216,13 +216,15 @@ def line_chart(
     is_log_x: bool = False,
     is_log_y: bool = False,
     has_legend: bool = True,
+    highest: float = math.inf,
     marked_x: float | None = None,
     marked_label: str = "",
 ) -> str:
     """Return the SVG of lines over `xs`; the legend gives each line's number at `marked_x` (or at the last x).
 
     `is_share` shows 0.5 as 50 % and keeps the scale within 0 to 100 %. `is_log_x` and `is_log_y` space an axis by
-    factors; what is not above zero is then a gap. `has_legend=False` is for a page with one legend for several charts.
+    factors; what is not above zero is then a gap. Lines leave the chart at the top where they are above the tick that
+    follows `highest`. `has_legend=False` is for a page with one legend for several charts.
     A point between two gaps is drawn as a dot, and so is a single one; without any finite number the chart says so.
     """
     if is_log_y:
@@ -231,7 +233,7 @@ def line_chart(
     if not values:
         return _svg([_text("no numbers to draw", WIDTH / 2, 40, text_anchor="middle")], WIDTH, 80, summary, "curves")
     find_ticks, make_scale = (decade_ticks, LogScale) if is_log_y else (nice_ticks, LinearScale)
-    y_ticks = [tick for tick in find_ticks(min(values), max(values)) if not is_share or 0 <= tick <= 1]
+    y_ticks = [tick for tick in find_ticks(min(values), min(max(values), highest)) if not is_share or 0 <= tick <= 1]
     right = WIDTH - RIGHT - (LABEL_WIDTH if any(line.label for line in series) else 0)
     frame = _Frame(
         xs=xs,
@@ -309,13 +311,36 @@ def _line(frame: _Frame, line: Series, colour: str, dash: str) -> str:
     if line.spans_gaps and stretches:
         stretches = [[index for stretch in stretches for index in stretch]]
     for run in stretches:
-        places = [(frame.x(frame.xs[index]), frame.y(ys[index])) for index in run]
-        if len(places) == 1:
-            parts.append(_element("circle", cx=places[0][0], cy=places[0][1], r=4, fill=colour))
-        else:
-            points = " ".join(f"{_plain(x)},{_plain(y)}" for x, y in places)
-            parts.append(_element("polyline", points=points, **_stroke(colour, dash)))
+        for places in below_top([(frame.x(frame.xs[index]), frame.y(ys[index])) for index in run], frame.y.end):
+            if len(places) == 1:
+                parts.append(_element("circle", cx=places[0][0], cy=places[0][1], r=4, fill=colour))
+            else:
+                points = " ".join(f"{_plain(x)},{_plain(y)}" for x, y in places)
+                parts.append(_element("polyline", points=points, **_stroke(colour, dash)))
     return "".join(parts)
+
+
+def below_top(places: Sequence[tuple[float, float]], top: float) -> list[list[tuple[float, float]]]:
+    """Return the pieces of the line through `places` that lie below `top`, cut where it crosses; y grows downwards."""
+    top -= 1e-6  # what lies on it is within
+    pieces: list[list[tuple[float, float]]] = []
+    before: tuple[float, float] | None = None
+    for x, y in places:
+        is_in = y >= top
+        if before is None or (before[1] >= top) == is_in:
+            if is_in and before is None:
+                pieces.append([])
+        else:
+            share = (top - before[1]) / (y - before[1])
+            crossing = (before[0] + share * (x - before[0]), top)
+            if is_in:
+                pieces.append([crossing])
+            else:
+                pieces[-1].append(crossing)
+        if is_in:
+            pieces[-1].append((x, y))
+        before = (x, y)
+    return pieces
 
 
 def _end_labels(frame: _Frame) -> str:

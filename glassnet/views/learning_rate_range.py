@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
 from glassnet.training.learning_rate_range import ALL_DONE, LearningRateRange
@@ -119,11 +116,10 @@ def _suggestions(result: LearningRateRange) -> list[list[str]]:
 
 def _figure(result: LearningRateRange) -> Figure:
     ceiling = _ceiling(result)
-    losses, num_cut = _below(result.losses, ceiling)
-    smoothed, _ = _below(result.smoothed_losses, ceiling)
+    num_above = sum(loss > ceiling for loss in result.losses)
     lines = [
-        Series(name="each batch", values=losses, style=("var(--thin, #9aa3ad)", "")),
-        Series(name="smoothed", values=smoothed, style=SERIES[0]),
+        Series(name="each batch", values=result.losses, style=("var(--thin, #9aa3ad)", "")),
+        Series(name="smoothed", values=result.smoothed_losses, style=SERIES[0]),
     ]
     lowest = ""
     if result.lowest is not None:
@@ -131,14 +127,15 @@ def _figure(result: LearningRateRange) -> Figure:
         lowest = f", is lowest, {number(at_lowest)}, at {result.lowest:.2g},"
     start, end = number(result.smoothed_losses[0]), number(result.smoothed_losses[-1])
     summary = f"The smoothed loss starts at {start}{lowest} and ends at {end}."
-    if num_cut:
-        summary += f" Not drawn: {plural(num_cut, 'loss')} above {number(ceiling)}."
+    if num_above:
+        summary += f" Above {number(ceiling)} the chart is cut, over {plural(num_above, 'loss')} of single batches."
     svg = line_chart(
         result.learning_rates,
         lines,
         summary=summary,
         x_name="learning rate",
         is_log_x=True,
+        highest=ceiling,
         marked_x=result.suggestion,
         marked_label="" if result.suggestion is None else f"{result.suggestion:.2g}, falls fastest",
     )
@@ -146,9 +143,3 @@ def _figure(result: LearningRateRange) -> Figure:
     rows = [[f"{rate:.3g}", number(loss), number(mean)] for rate, loss, mean in columns]
     head = ("learning rate", "loss of the batch", "smoothed")
     return Figure(title="Loss", summary=summary, svg=Markup(svg), head=head, rows=rows)
-
-
-def _below(values: Sequence[float], ceiling: float) -> tuple[list[float], int]:
-    """Return the values with nan for those above the ceiling, and how many those are."""
-    kept = [value if value <= ceiling else math.nan for value in values]
-    return kept, sum(map(math.isnan, kept))

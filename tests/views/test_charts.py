@@ -14,6 +14,7 @@ from glassnet.views.charts import (
     LinearScale,
     LogScale,
     Series,
+    below_top,
     decade_ticks,
     finite_runs,
     heat_legend,
@@ -184,6 +185,24 @@ def test_a_line_that_spans_gaps_goes_on_over_them() -> None:
     root = parsed(line_chart(range(7), [line], summary="Falls."))
     assert [len((line.get("points") or "").split()) for line in root.iter("polyline")] == [3]
     assert not list(root.iter("circle"))
+
+
+def test_a_line_is_cut_where_it_crosses_the_top() -> None:
+    places = [(0.0, 40.0), (10.0, 20.0), (20.0, 0.0), (30.0, 0.0), (40.0, 40.0)]
+    (first, second) = below_top(places, 10.0)
+    assert first == [(0, 40), (10, 20), (pytest.approx(15), pytest.approx(10))]
+    assert second == [(pytest.approx(32.5), pytest.approx(10)), (40, 40)]
+    assert below_top(places[2:4], 10.0) == []
+    assert below_top(places, 0.0) == [places]
+
+
+def test_what_is_far_above_the_rest_leaves_the_chart_at_its_top() -> None:
+    line = Series(name="loss", values=[2.0, 1.0, 2.0, 100.0, 2.0])
+    svg = line_chart(range(5), [line], summary="Rises.", highest=3)
+    ys = [float(point.split(",")[1]) for drawn in parsed(svg).iter("polyline") for point in drawn.get("points").split()]
+    assert min(ys) == 46, "the top of the plot"
+    assert "3.0" in texts(svg)
+    assert "100" not in texts(svg)
 
 
 def test_one_epoch_is_one_dot_in_the_middle() -> None:
