@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from glassnet._errors import GlassnetError as GlassnetError
     from glassnet._errors import UsageError as UsageError
     from glassnet._errors import WorkError as WorkError
+    from glassnet.comparison import Comparison as Comparison
+    from glassnet.comparison import compare as compare
     from glassnet.data.examples import Dataset as Dataset
     from glassnet.data.examples import ExampleSet as ExampleSet
     from glassnet.data.sources import list_datasets as list_datasets
@@ -54,15 +56,19 @@ if TYPE_CHECKING:
     from glassnet.nn.kernels import filter_image as filter_image
     from glassnet.nn.kernels import kernel as kernel
     from glassnet.nn.matrix import convolution_matrix as convolution_matrix
+    from glassnet.rate_search import learning_rate_range as learning_rate_range
     from glassnet.runs import Run as Run
     from glassnet.runs import open_run as open_run
     from glassnet.training.config import TrainConfig as TrainConfig
+    from glassnet.training.learning_rate_range import LearningRateRange as LearningRateRange
     from glassnet.views.lenses import picture as picture
 
 _EXPORTS = {
     "GlassnetError": "glassnet._errors",
     "UsageError": "glassnet._errors",
     "WorkError": "glassnet._errors",
+    "Comparison": "glassnet.comparison",
+    "compare": "glassnet.comparison",
     "Dataset": "glassnet.data.examples",
     "ExampleSet": "glassnet.data.examples",
     "list_datasets": "glassnet.data.sources",
@@ -99,6 +105,8 @@ _EXPORTS = {
     "Run": "glassnet.runs",
     "open_run": "glassnet.runs",
     "TrainConfig": "glassnet.training.config",
+    "LearningRateRange": "glassnet.training.learning_rate_range",
+    "learning_rate_range": "glassnet.rate_search",
     "picture": "glassnet.views.lenses",
 }
 

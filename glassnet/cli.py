@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from glassnet.data.examples import Dataset
     from glassnet.data.images import SetAside
     from glassnet.data.records import InputRecord
+    from glassnet.recipes import Recipe
     from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
 
@@ -142,6 +143,9 @@ def train(
             help="Any field of TrainConfig, model.OPTION of the network, or data.OPTION of the data; repeatable.",
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write events for TensorBoard, to RUN/tensorboard.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -160,15 +164,10 @@ def train(
     from glassnet.experiments import train as train_run
     from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import (
-        default_recipe,
-        named_recipe,
-        recipe,
-        with_fitting_batch,
-        with_usual_augmentation,
-    )
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.config import TrainConfig
     from glassnet.training.own_loss import load_loss
+    from glassnet.views.tensorboard import writer_class as require_tensorboard
 
     flags = {
         "epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
@@ -182,14 +181,14 @@ def train(
         "loss": loss,
         "augment": augment,
     }
+    if tensorboard:
+        require_tensorboard()
     options, data_options, fields = _split_settings(settings or [])
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", loss)
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = named_recipe(data, recipe_name) if recipe_name else None if model else default_recipe(data)
+    chosen = _chosen_recipe(data, model, recipe_name)
     if chosen is not None:
-        if model not in (None, chosen.model):
-            raise UsageError(f"--recipe {recipe_name} of '{data}' trains {chosen.model}; leave --model {model} out.")
         model, options = chosen.model, {**chosen.options, **options}
     base = chosen.config if chosen else recipe(data, model or "lenet5")
     config = _configured(base, {"seed": seed, **flags}, fields)
@@ -217,7 +216,7 @@ def train(
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     if config.augment == DEFAULT and not quiet:
         _say_usual_augmentation(examples, network)
-    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet)
+    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet, tensorboard=tensorboard)
     _say_trained(run, as_json, is_users=address is not None)
 
 
@@ -252,6 +251,8 @@ def _resume(
 
 def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
     """Print what a training came to, and where it lies."""
+    from glassnet.runs import EVENTS
+
     result, used = run.record["result"], run.record["data"]
     if as_json:
         losses = {name: used[name] for name in ("cropped_share", "num_set_aside", "set_aside") if name in used}
@@ -270,8 +271,132 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
         typer.echo(f"Interrupted    go on with: glassnet train --resume {run.path}")
     typer.echo(f"Run folder     {run.path}")
     typer.echo(f"Report         {run.report_path}  (open it in any browser: {run.report_path.resolve().as_uri()})")
+    if (run.path / EVENTS).is_dir():
+        typer.echo(f"Events         tensorboard --logdir {run.path}")
     next_input = _kind_of_input(run.preprocessing) + (" --trust" if is_users else "")
     typer.echo(f"Next           glassnet predict {run.path} {next_input}")
+
+
+@app.command(name="lr-range")
+def lr_range(
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="A name (`glassnet datasets`), a folder, a file, shards, hf:owner/name."),
+    ] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help="As for `glassnet train`: a network by name, or your own, file.py:Class.")
+    ] = None,
+    low: Annotated[float, typer.Option(help="Learning rate of the first step.")] = 1e-5,
+    high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
+    recipe_name: Annotated[
+        str | None, typer.Option("--recipe", help="fast or accurate: its network, and its training but for the rate.")
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, rmsprop, adagrad or muon.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A loss by name, or your own: file.py:function.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the first weights and the batches.")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    size: SizeOption = None,
+    fit: FitOption = None,
+    interpolation: InterpolationOption = None,
+    augment: AugmentOption = None,
+    out: Annotated[Path, typer.Option(help="Page to write; one that is there is replaced.")] = Path("lr-range.html"),
+    target: TargetOption = None,
+    task: TaskOption = None,
+    strict: StrictFlag = False,
+    root: RootOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="As for `glassnet train`; repeatable."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find a learning rate: raise it step by step in one short run, and see where the loss falls."""
+    from glassnet._device import resolve_device
+    from glassnet._user_code import is_address, parse_address
+    from glassnet.curve_commands import check_fields, check_page, page_line, search_rate, write_range
+    from glassnet.data.augmentation import DEFAULT
+    from glassnet.data.sources import load_data
+    from glassnet.models import build_model
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.training.config import TrainConfig
+    from glassnet.training.learning_rate_range import check_range
+    from glassnet.training.own_loss import load_loss
+    from glassnet.views.learning_rate_range import curve_lines, suggestion_sentence
+
+    options, data_options, fields = _split_settings(settings or [])
+    check_fields(fields)
+    check_range(low, high, steps)
+    check_page(out)
+    flags = {
+        "seed": seed,
+        "batch_size": None if batch_size is None else TrainConfig.parse("batch_size", batch_size),
+        "optimizer": optimizer,
+        "loss": loss,
+        "device": device,
+        "precision": precision,
+        "augment": augment,
+    }
+    address = parse_address(model, "Net") if model and is_address(model) else None
+    loss = fields.get("loss", loss)
+    own_loss = load_loss(loss) if loss and is_address(loss) else None
+    chosen = _chosen_recipe(data, model, recipe_name)
+    if chosen is not None:
+        model, options = chosen.model, {**chosen.options, **options}
+    base = chosen.config if chosen else recipe(data, model or "lenet5")
+    config = _configured(base, flags, fields)
+    resolve_device(config.device)  # before a download, not after it
+    data_options |= {"fit": fit, "interpolation": interpolation}
+    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
+    if batch_size is None and "batch_size" not in fields:
+        config = with_fitting_batch(config, len(examples.train))
+    if chosen is None and augment is None and "augment" not in fields:
+        config = with_usual_augmentation(config, examples)
+    model = model or ("lenet5" if examples.train.is_image else "mlp")
+    fitting = _fitting_options(model, examples, size)
+    if address is None:
+        network = build_model(model, seed=config.seed, **{**fitting, **options})
+    else:
+        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    if config.augment == DEFAULT and not quiet:
+        _say_usual_augmentation(examples, network)
+    result = search_rate(network, examples, config, own_loss, quiet, low=low, high=high, num_steps=steps)
+    write_range(result, model, examples.name, out)
+    if as_json:
+        _print_json({"data": examples.name, "model": model, **result.to_dict(), "page": str(out)})
+        return
+    typer.echo("\n".join([*curve_lines(result), suggestion_sentence(result), page_line(out)]))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders, finished or in training.")],
+    sort: Annotated[
+        str, typer.Option(help="given, name, loss, accuracy, test, time or speed; the best first.")
+    ] = "given",
+    out: Annotated[Path, typer.Option(help="Page with the curves to write; one that is there is replaced.")] = Path(
+        "compare.html"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Set runs side by side: what differs, their curves, what came of it, and whether they can be compared at all."""
+    from glassnet.curve_commands import compare_runs, page_line
+    from glassnet.views.comparison import comparison_view
+
+    comparison = compare_runs(runs, sort, out)
+    if as_json:
+        _print_json({**comparison.to_dict(), "page": str(out)})
+    else:
+        _print(comparison_view(comparison), page_line(out))
+    for failure in comparison.set_aside:
+        typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
+    if comparison.set_aside:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -694,6 +819,16 @@ def _kind_of_input(record: InputRecord) -> str:
     return "new.npz" if record.encoding is None else "new.csv"
 
 
+def _chosen_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
+    """Return the recipe that is named, or the usual one of the data where no network is named; None without any."""
+    from glassnet.recipes import default_recipe, named_recipe
+
+    chosen = named_recipe(data, name) if name else None if model else default_recipe(data)
+    if chosen is not None and model not in (None, chosen.model):
+        raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
+    return chosen
+
+
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
     """Return `base` with the flags that were given and the `--set` pairs."""
     from glassnet.training.config import TrainConfig
@@ -702,8 +837,9 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
     values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
     if values.get("loss") not in (None, "cross-entropy"):
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
-    if values.get("optimizer") not in (None, base.optimizer):
-        values.setdefault("momentum", None)
+    if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
+        for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
+            values.setdefault(name, None)
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 

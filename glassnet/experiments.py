@@ -8,34 +8,31 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glassnet._device import describe_device, resolve_device, resolve_precision
-from glassnet._errors import UsageError, WorkError
+from glassnet._device import describe_device, resolve_device
+from glassnet._errors import WorkError
 from glassnet._types import PathArg
 from glassnet._version import __version__
-from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
-from glassnet.data.examples import Dataset, ExampleSet
-from glassnet.data.image_files import ImageFiles
+from glassnet.data.examples import Dataset
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import printable
 from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing, cropped_share
-from glassnet.data.records import InputRecord, make_record
+from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import Evaluation
-from glassnet.evaluation.prediction import num_outputs, predict_outputs
+from glassnet.evaluation.prediction import predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation
-from glassnet.models import ARCHITECTURES, spec_of
-from glassnet.models.spec import HasDataInitialisation, ModelSpec
-from glassnet.models.user_model import user_spec_of
-from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+from glassnet.matching import check_model, initialise_from_data, match_model
+from glassnet.models.spec import ModelSpec
 from glassnet.report import write_report
 from glassnet.runs import (
+    EVENTS,
     WEIGHTS,
     Begun,
     Run,
@@ -48,14 +45,13 @@ from glassnet.runs import (
     open_run,
     sources_of,
 )
-from glassnet.training.batch_size import check_batch_size, with_batch_size
 from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import INTERRUPTED, FitResult, Observer, fit
-from glassnet.training.objective import Objective, make_objective
-from glassnet.training.observer import GuardedObserver
-from glassnet.training.own_loss import NUM_TRIED, LossFunction, check_own_loss, check_value
+from glassnet.training.fit import INTERRUPTED, FitResult, fit
+from glassnet.training.objective import Objective
+from glassnet.training.observer import GuardedObserver, Observer
+from glassnet.training.own_loss import LossFunction, check_own_loss
 from glassnet.training.processes import (
     Processes,
     joined,
@@ -66,12 +62,12 @@ from glassnet.training.processes import (
 )
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
+from glassnet.views.observers import check_observers, together
 from glassnet.views.progress import make_observer
+from glassnet.views.tensorboard import TensorBoardObserver, writer_class
 
 MOST_SET_ASIDE = 20
 """How many of the files that were not used a run names; it counts them all."""
-NUM_LOOKED_AT = 5000
-"""Training inputs that initial weights are computed from, where they are."""
 
 
 def train(
@@ -82,6 +78,8 @@ def train(
     loss: LossFunction | None = None,
     out: PathArg | None = None,
     progress: bool = True,
+    tensorboard: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Train `model` on `data` in place and return the finished run, with the weights of the best epoch.
 
@@ -95,6 +93,9 @@ def train(
     scalar; from a model of one output, `(B,)` and labels 0 and 1 as float32. The run records its name; `open_run`
     takes the function again. torch's losses (`nn.CrossEntropyLoss(weight=...)`) are such functions.
 
+    `tensorboard` writes events for TensorBoard into the run's folder `tensorboard`, a point an epoch. `observers` are
+    told what goes on, each an `Observer` (`glassnet.training.observer`); derive from `SilentObserver` there.
+
     The test split is touched once, after training, for the report. The same arguments, versions and machine give the
     same weights, bit for bit, on a CPU. Ctrl-C ends after the current step: the run is saved and returned, and
     `gn.resume` goes on with it, as with one that was killed.
@@ -105,76 +106,43 @@ def train(
     Raises `UsageError` before any work for what does not go together (model, data, config, device), `WorkError`
     where the folder cannot be written or the loss is lost. A folder in which nothing was learnt is removed.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"Expected a model (nn.Module); got {type(model).__name__}. gn.build_model makes one.")
-    if not isinstance(data, Dataset):
-        raise UsageError(f"Expected a data set from gn.load_data, with its splits; got {type(data).__name__}.")
-    spec = spec_of(model)
-    if config is not None and not isinstance(config, TrainConfig):
-        raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
-    if config is None:
-        config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
-        config = with_usual_augmentation(config, data)
-        config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
-    check_own_loss(loss, config)
-    config = config.resolved()
-    if isinstance(config.batch_size, int):
-        check_batch_size(config.batch_size * config.accumulate, len(data.train))
-    device = resolve_device(local_device(config.device))
-    precision = resolve_precision(config.precision, device)
-    preprocessing = make_record(data.train, _input_size(data, model), data.framing)
-    config = replace(config, augment=resolve_augmentation(config.augment, data.name, preprocessing))
-    objective = _check_model(model, spec, data, preprocessing, config, loss)
-    if isinstance(loss, nn.Module):
-        loss.to(device)  # its class weights go where the outputs are, as the model does
-    model, num_train = model.to(device), _num_usable(data.train, preprocessing)
-    if isinstance(config.batch_size, int):  # which fitted before files were set aside
-        config = replace(config, batch_size=min(config.batch_size, max(1, num_train // config.accumulate)))
-    config = with_batch_size(replace(config, loss=objective.loss.name), num_train, model, preprocessing)
+    check_observers(observers)
+    if tensorboard:
+        writer_class()  # refuses where it is not installed
+    matched = match_model(model, data, config, loss)
+    spec, device = matched.spec, matched.device
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
     with joined(device) as processes:
         if num_restarts():
             begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
             if begun is not None:
-                return _resume(open_begun(begun, model), data, loss, processes, progress)
+                return _resume(open_begun(begun, model), data, loss, processes, progress, observers)
         experiment = _Experiment(
             model=model,
             data=data,
-            preprocessing=preprocessing,
-            config=config,
-            objective=objective,
+            preprocessing=matched.preprocessing,
+            config=matched.config,
+            objective=matched.objective,
             loss=loss,
-            precision=precision,
-            record=_record(model, spec, data, preprocessing, config, device, precision),
+            precision=matched.precision,
+            decoding_s=matched.decoding_s,
+            record=_record(model, spec, data, matched.preprocessing, matched.config, device, matched.precision),
             processes=processes,
         )
         writer = create_run(out, default_name) if processes.is_first else None
         if writer is not None:
             try:
-                writer.save_start(experiment.record, preprocessing, {} if spec else sources_of(model))
+                writer.save_start(experiment.record, matched.preprocessing, {} if spec else sources_of(model))
+                if tensorboard:
+                    (writer.path / EVENTS).mkdir()  # tells whoever resumes the run to go on with the log
             except WorkError:
                 writer.discard()
                 raise
-        _initialise_from_data(experiment)
         path = processes.shared(writer.path if writer else None)
-        return _run(experiment, writer or RunWriter(path), make_observer(progress), None)
-
-
-def _num_usable(examples: ExampleSet, preprocessing: InputRecord) -> int:
-    """Return how many of `examples` reach the network: all but the files that cannot be decoded any more."""
-    if not isinstance(examples.inputs, ImageFiles) or not isinstance(preprocessing, Preprocessing):
-        return len(examples)
-    return len(preprocessing.fit_readable(examples.inputs)[0])
-
-
-def _initialise_from_data(experiment: _Experiment) -> None:
-    """Set the initial weights that come from training inputs, where the model has such and none were loaded."""
-    model, preprocessing = experiment.model, experiment.preprocessing
-    if not isinstance(model, HasDataInitialisation) or getattr(model, "loaded_weights", None) is not None:
-        return
-    examples = to_device(experiment.data.train[:NUM_LOOKED_AT], preprocessing, next(model.parameters()).device)
-    model.initialise_from(preprocessing.normalise(examples.inputs))
+        log = TensorBoardObserver(path / EVENTS) if tensorboard else None
+        writer = writer or RunWriter(path)
+        return _run(experiment, writer, [make_observer(progress), *observers], log, None)
 
 
 def resume(
@@ -186,24 +154,36 @@ def resume(
     root: PathArg | None = None,
     trust: bool = False,
     progress: bool = True,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Go on with a run that was killed or interrupted, and return it finished.
 
     On the same machine, with the same versions, the weights are bit for bit those of a run that was never
     interrupted. Everything is taken from the run folder; where the model is not glassnet's, it takes `model`, an
     instance, or `trust=True`, which executes the source in the run, as for `open_run`; `data` and `loss` are needed
-    where they were given in Python. `root` is the folder of the standard data sets.
+    where they were given in Python. `root` is the folder of the standard data sets; `observers` as for `train`. A run
+    with events for TensorBoard goes on with them.
 
     Raises `UsageError` for a run that is complete, `WorkError` where the folder has no training state that is whole,
     or where the data has changed.
     """
+    check_observers(observers)
     begun = open_begun(path, model, trust)
     device = resolve_device(local_device(begun.config.device))
     with joined(device) as processes:
-        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress)
+        return _resume(begun, begun.load_data(root) if data is None else data, loss, processes, progress, observers)
 
 
-def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: Processes, progress: bool) -> Run:
+def _resume(
+    begun: Begun,
+    data: Dataset,
+    loss: LossFunction | None,
+    processes: Processes,
+    progress: bool,
+    observers: Sequence[Observer],
+) -> Run:
+    events = begun.path / EVENTS
+    log = TensorBoardObserver(events, begun.state.history) if events.is_dir() else None
     check_own_loss(loss, begun.config)
     if isinstance(loss, nn.Module):
         loss.to(resolve_device(local_device(begun.config.device)))
@@ -218,7 +198,7 @@ def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: P
         data=data,
         preprocessing=begun.preprocessing,
         config=begun.config,
-        objective=_check_model(begun.model, spec_of(begun.model), data, begun.preprocessing, begun.config, loss),
+        objective=check_model(begun.model, data, begun.preprocessing, begun.config, loss),
         loss=loss,
         precision=begun.record["glassnet"]["precision"],
         record=dict(begun.record),
@@ -231,7 +211,7 @@ def _resume(begun: Begun, data: Dataset, loss: LossFunction | None, processes: P
     writer = RunWriter(begun.path, is_new=False, is_usable=True)
     if processes.is_first:
         writer.remove_leftovers()
-    return _run(experiment, writer, observer, begun.state)
+    return _run(experiment, writer, [observer, *observers], log, begun.state)
 
 
 def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
@@ -255,6 +235,8 @@ class _Experiment:
     loss: LossFunction | None
     """The user's own, where there is one."""
     precision: str
+    decoding_s: float = 0.0
+    """Seconds that decoding has taken before."""
     record: dict[str, Any]
     processes: Processes
 
@@ -279,11 +261,18 @@ def _note_disk(observer: Observer, splits: Sequence[DeviceExamples]) -> None:
         )
 
 
-def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+def _run(
+    experiment: _Experiment,
+    writer: RunWriter,
+    observers: Sequence[Observer],
+    log: TensorBoardObserver | None,
+    state: TrainingState | None,
+) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
+    observer = together([*observers, *([log] if log else [])])
     try:
         with loss_of_others_named():
-            return _trained(experiment, writer, observer, state)
+            return _trained(experiment, writer, observer, log, state)
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
     except WorkError as error:
@@ -295,14 +284,22 @@ def _run(experiment: _Experiment, writer: RunWriter, observer: Observer, state: 
             writer.discard()
 
 
-def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+def _trained(
+    experiment: _Experiment,
+    writer: RunWriter,
+    observer: Observer,
+    log: TensorBoardObserver | None,
+    state: TrainingState | None,
+) -> Run:
     model, preprocessing = experiment.model, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     started = time.perf_counter()
     examples, validation = _placed(experiment, device)
     if experiment.processes.is_first:
         _note_disk(GuardedObserver(observer, device), (examples, validation))
-    preparing_s = time.perf_counter() - started
+    preparing_s = experiment.decoding_s + time.perf_counter() - started
+    if state is None:
+        initialise_from_data(model, examples, preprocessing)
     result = fit(
         model,
         examples,
@@ -331,6 +328,8 @@ def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, sta
         failures = (*examples.set_aside, *validation.set_aside)
         del examples, validation  # their memory is needed for the test split
         run = _finish(writer, experiment, failures)
+        if log is not None:
+            log.write_result(run.record)
     experiment.processes.wait()
     return (
         run
@@ -359,104 +358,6 @@ def _kept(writer: RunWriter) -> str:
 
 def _how_to_go_on(writer: RunWriter) -> str:
     return f"`glassnet train --resume {shlex.quote(str(writer.path))}` goes on from the last state that was saved."
-
-
-def _input_size(data: Dataset, model: nn.Module) -> tuple[int, int] | None:
-    """Height and width that the model was built for; None where that is not known, and for numbers.
-
-    What `build_model` left on the model tells: its input size stands also where layers were changed since.
-    """
-    shape, spec, users = data.train.input_shape, getattr(model, "spec", None), user_spec_of(model)
-    if users is not None and data.train.is_image:
-        return users.input_size
-    if not isinstance(spec, ModelSpec) or not data.train.is_image:
-        return None
-    if len(spec.input_shape) != 3 or spec.input_shape[0] != shape[0]:
-        size = spec.input_shape[1:] if len(spec.input_shape) == 3 else shape[1:]
-        raise UsageError(
-            f"The model was built for inputs of {spec.input_shape}, and '{data.name}' has images of {shape}. "
-            f"Build it with input_shape={(shape[0], *size)}."
-        )
-    return spec.input_shape[1], spec.input_shape[2]
-
-
-def _check_model(
-    model: nn.Module,
-    spec: ModelSpec | None,
-    data: Dataset,
-    preprocessing: InputRecord,
-    config: TrainConfig,
-    loss: LossFunction | None,
-) -> Objective:
-    """Match model, data, config and the user's own loss, and return what training makes small.
-
-    Raises `UsageError` where they do not fit.
-    """
-    architecture = ARCHITECTURES[spec.name] if spec else None
-    if architecture and architecture.is_regression and preprocessing.class_names:
-        raise UsageError(
-            f"This model predicts values, and the data has {len(preprocessing.class_names)} classes. "
-            "For classes use logistic-regression (two) or softmax."
-        )
-    usual = architecture.losses if architecture else {}
-    found = num_outputs(model, preprocessing)
-    objective = make_objective(config, preprocessing.class_names, found, usual, loss)
-    if not objective.is_classification and found != data.train.num_outputs:
-        raise UsageError(
-            f"The data has {data.train.num_outputs} values to predict, and the model has {found} outputs. "
-            f"Build it with num_classes={data.train.num_outputs}."
-        )
-    if loss is None:
-        _try_loss(model, data, preprocessing, objective)
-    else:
-        _try_own_loss(model, data, preprocessing, objective)
-    _check_shift(config.max_shift, preprocessing)
-    _check_augmentation(config.augment, preprocessing, objective)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""
-        raise UsageError(f"The model has nothing to train: none of its parameters requires a gradient.{hint}")
-    return objective
-
-
-def _try_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
-    """Take the loss of one example, so that a loss whose outputs the model does not give is refused before any work."""
-    example = preprocessing.example()
-    outputs = predict_outputs(model, example, preprocessing)
-    if not bool(outputs.isfinite().all()):
-        return  # training says where a loss is lost
-    try:
-        objective.value(outputs, data.train.labels[:1].to(outputs.device))
-    except UsageError as error:
-        raise UsageError(f"Loss '{objective.loss.name}' does not fit what the model gives: {error}") from None
-
-
-def _try_own_loss(model: nn.Module, data: Dataset, preprocessing: InputRecord, objective: Objective) -> None:
-    """Try the user's loss and its gradient on a few training examples, so that what it lacks is said in time."""
-    tried = to_device(data.train[:NUM_TRIED], preprocessing, torch.device("cpu"))
-    outputs = predict_outputs(model, tried.inputs, preprocessing)
-    if bool(outputs.isfinite().all()):  # else training says where a loss is lost
-        check_value(objective.value, objective.loss.name, outputs, tried.labels.to(outputs.device))
-
-
-def _check_augmentation(text: str, preprocessing: InputRecord, objective: Objective) -> None:
-    augmentation = parse_augmentation(text)
-    if augmentation.transforms and not isinstance(preprocessing, Preprocessing):
-        raise UsageError("augment changes images, and these inputs are numbers. Leave it out.")
-    if augmentation.mixes_labels and objective.loss.name != "cross-entropy":
-        raise UsageError(
-            f"augment mixes labels, which loss '{objective.loss.name}' does not take. Leave MixUp and CutMix out."
-        )
-    augmentation.check(preprocessing.input_shape)
-
-
-def _check_shift(max_shift: int, preprocessing: InputRecord) -> None:
-    if max_shift and not isinstance(preprocessing, Preprocessing):
-        raise UsageError("max_shift moves images, and these inputs are numbers. Set it to 0.")
-    if isinstance(preprocessing, Preprocessing) and max_shift >= min(preprocessing.size):
-        height, width = preprocessing.size
-        raise UsageError(
-            f"max_shift must be below the input size, {height}x{width}; got {max_shift}, which moves images out of it."
-        )
 
 
 def _record(

@@ -8,6 +8,7 @@ source/              the modules that model.py imports from beside itself, where
 preprocessing.json   class names and what is done to an image
 metrics.csv          a row per epoch
 report.html          the report
+tensorboard/         events for TensorBoard, where they were asked for
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ from glassnet.training.state import TrainingState
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
+EVENTS = "tensorboard"
 SECTIONS = {
     "glassnet": {"version", "created"},
     "data": {"name", "source", "target", "root", "seed", "validation_share", "fingerprint"},
@@ -308,7 +310,8 @@ class RunWriter:
         """Remove what was written where nothing usable came of it."""
         for name in (CONFIG, WEIGHTS, STATE, previous_state(Path(STATE)).name, *OTHERS):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+        for name in (FOLDER, EVENTS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -58,7 +58,7 @@ def test_help_loads_neither_torch_nor_any_other_heavy_library() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stderr.strip() == "set()"
-    for verb in ("train", "evaluate", "predict", "report", "summary", "models", "datasets"):
+    for verb in ("train", "lr-range", "compare", "evaluate", "predict", "report", "summary", "models", "datasets"):
         assert verb in found.stdout
 
 
@@ -460,3 +460,123 @@ def test_a_loss_that_the_networks_outputs_do_not_fit_is_refused_before_any_work(
     assert code == 2
     assert "Loss 'negative-log-likelihood' does not fit what the model gives: Log-probabilities must be" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_lr_range_draws_the_curve_says_what_to_try_and_writes_the_page(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("lr-range", "digits", "--model", "softmax", "--optimizer", "adam", "--steps", "40", "--seed", "3")
+    page = tmp_path / "page.html"
+    code, out, _ = glassnet(*words, "--out", page)
+    assert code == 0
+    (sentence,) = (line for line in out.splitlines() if line.startswith("Try --lr"))
+    assert out.count("<- ") == 2
+    assert sentence in page.read_text()
+    code, text, _ = glassnet(
+        *words, "--out", page, "--json", "--high", "1", "--batch-size", "50", "--set", "max_shift=1"
+    )
+    result = json.loads(text)
+    assert code == 0
+    assert (result["optimizer"], result["batch_size"], result["page"]) == ("adam", 50, str(page))
+    assert result["learning_rates"][-1] <= 1
+    again = json.loads(glassnet(*words, "--out", page, "--json")[1])
+    assert f"Try --lr {again['suggestion']:.2g}:" in sentence
+
+
+def test_another_optimizer_than_the_recipes_gets_its_own_usual_figures() -> None:
+    base = TrainConfig(optimizer="muon", learning_rate=0.1, momentum=0.6, other_learning_rate=0.05, weight_decay=0.0)
+    config = cli._configured(base, {"optimizer": "adamw"}, {}).resolved()
+    assert config == TrainConfig(optimizer="adamw").resolved()
+    assert cli._configured(base, {"optimizer": "sgd", "learning_rate": 0.3}, {}).learning_rate == 0.3
+    assert cli._configured(base, {"optimizer": None, "epochs": 2}, {}).learning_rate == 0.1
+
+
+def test_lr_range_takes_a_network_and_a_loss_of_ones_own(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = tmp_path / "net.py"
+    source.write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def tripled(outputs, labels):\n    return 3 * nn.functional.cross_entropy(outputs, labels)\n"
+    )
+    words = ("lr-range", "digits", "--model", f"{source}:Net", "--steps", "20", "--high", "1e-4", "--json", "--quiet")
+    first = {}
+    for name, more in {"own": ("--loss", f"{source}:tripled"), "plain": ()}.items():
+        code, out, _ = glassnet(*words, *more, "--out", tmp_path / "page.html")
+        assert code == 0
+        first[name] = json.loads(out)["losses"][0]
+    assert first["own"] == pytest.approx(3 * first["plain"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "learning_rate=0.1"), "--set learning_rate has no effect here: the test raises it itself"),
+        (("--set", "epochs=3"), "--set epochs has no effect here: the test takes --steps steps"),
+        (("--set", "ema=0.9"), "--set ema has no effect here"),
+        (("--set", "momentums=1"), "Unknown config field 'momentums'. Did you mean 'momentum'"),
+        (("--steps", "5"), "num_steps (--steps) must be a whole number of at least 20; got 5"),
+        (("--model", "lenet55"), "Unknown model 'lenet55'"),
+        (("--batch-size", "100000"), "batch_size must be at most"),
+    ],
+)
+def test_lr_range_answers_a_wrong_word_with_one_message(  # type: ignore[no-untyped-def]
+    glassnet, words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    code, out, error = glassnet("lr-range", "digits", *words, "--out", tmp_path / "page.html")
+    assert (code, out, list(tmp_path.iterdir())) == (2, "", [])
+    assert message in error
+
+
+def test_train_writes_events_for_tensorboard_where_they_are_asked_for(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    words = ("train", "digits", "--model", "softmax", "--epochs", "1", "--quiet")
+    code, out, _ = glassnet(*words, "--out", tmp_path / "with", "--tensorboard")
+    assert code == 0
+    assert f"tensorboard --logdir {tmp_path / 'with'}" in out
+    assert list((tmp_path / "with" / "tensorboard").glob("events.out.tfevents.*"))
+    assert glassnet(*words, "--out", tmp_path / "without")[0] == 0
+    assert not (tmp_path / "without" / "tensorboard").exists()
+
+
+def test_train_without_the_package_tensorboard_says_what_to_install(  # type: ignore[no-untyped-def]
+    glassnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, _, error = glassnet("train", "no-such-data", "--tensorboard", "--out", tmp_path / "run")
+    assert code == 2
+    assert "Run: pip install 'glassnet[tensorboard]'" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_lr_range_refuses_a_page_that_cannot_be_written_before_the_work(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for out in (tmp_path, tmp_path / "nowhere" / "page.html"):
+        code, _, error = glassnet("lr-range", "no-such-data", "--out", out)
+        assert code == 2
+        assert "--out names a page to write" in error
+    code, _, error = glassnet("lr-range", "digits", "--low", "1", "--high", "0.1", "--out", tmp_path / "page.html")
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "low must be above 0 and below high" in error
+
+
+def test_compare_sets_runs_side_by_side(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for name in ("mlp", "softmax"):
+        words = ("--epochs", "1", "--quiet", "--out", tmp_path / name)
+        assert glassnet("train", "digits", "--model", name, *words)[0] == 0
+    page = tmp_path / "compare.html"
+    runs = (tmp_path / "softmax", tmp_path / "mlp")
+    code, out, _ = glassnet("compare", *runs, "--sort", "name", "--out", page)
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [["A", "mlp", "mlp"], ["B", "softmax", "softmax"]]
+    assert "has the lowest hold-out loss of 2 runs" in out
+    assert "Comparison of runs" in page.read_text()
+    code, out, error = glassnet("compare", *runs, tmp_path / "nothing", "--json", "--out", page)
+    result = json.loads(out)
+    assert code == 1, "one of the paths is no run"
+    assert result["differences"] == {"model.name": ["softmax", "mlp"]}
+    assert "nothing: expected a run folder; there is nothing" in error
+    for words, message in {
+        (runs[0],): "at least two runs",
+        (*runs, "--sort", "los"): "Unknown order 'los'. Did you mean 'loss'",
+        (*runs, "--out", str(tmp_path)): "--out names a page to write",
+    }.items():
+        code, out, error = glassnet("compare", *words)
+        assert (code, out) == (2, "")
+        assert message in error

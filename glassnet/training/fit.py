@@ -113,14 +113,43 @@ def fit(
     if not len(validation) and (config.patience is not None or config.schedule == "plateau"):
         name = "patience" if config.patience is not None else "schedule='plateau'"
         raise UsageError(f"{name} watches the hold-out loss, and there is no hold-out split. Leave it out.")
-    assert isinstance(config.batch_size, int)
     objective = objective or make_objective(config, record.class_names, num_outputs(model, record))
+    with stepping(model, train, record, config, precision=precision, objective=objective, processes=processes) as rule:
+        loop = EpochLoop(
+            rule,
+            TrainingBatches(train, record, config, objective.num_classes),
+            validation,
+            average=None if config.ema is None else moving_average(model, config.ema),
+            observer=GuardedObserver(observer if processes.is_first else SilentObserver(), train.device),
+            on_state=on_state if processes.is_first else lambda state: None,
+        )
+        if resume is not None:
+            loop.load(resume)
+        return _fit(loop, on_epoch if processes.is_first else lambda end: None)
+
+
+@contextmanager
+def stepping(
+    model: nn.Module,
+    train: DeviceExamples,
+    record: InputRecord,
+    config: TrainConfig,
+    *,
+    precision: str,
+    objective: Objective,
+    processes: Processes = ALONE,
+) -> Iterator[StepRule]:
+    """Yield the rule by which `model` takes its steps on `train`, with a new optimizer of the resolved `config`.
+
+    Until the end of the block the kernels lie as the rule wants them, and what is drawn comes from the config's seed.
+    """
+    assert isinstance(config.batch_size, int), "the config is resolved"
     with (
         _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
-        rule = StepRule(
+        yield StepRule(
             model=compiled(shared_model) if config.compile else shared_model,
             own_model=model,
             optimizer=build_optimizer(model, config),
@@ -133,17 +162,6 @@ def fit(
             processes=processes,
             channels_last=channels_last,
         )
-        loop = EpochLoop(
-            rule,
-            TrainingBatches(train, record, config, objective.num_classes),
-            validation,
-            average=None if config.ema is None else moving_average(model, config.ema),
-            observer=GuardedObserver(observer if processes.is_first else SilentObserver(), train.device),
-            on_state=on_state if processes.is_first else lambda state: None,
-        )
-        if resume is not None:
-            loop.load(resume)
-        return _fit(loop, on_epoch if processes.is_first else lambda end: None)
 
 
 def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:

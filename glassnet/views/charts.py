@@ -1,4 +1,4 @@
-"""Charts as SVG text: curves by epoch, a confusion matrix, the kernels of a layer.
+"""Charts as SVG text: curves by epoch or by learning rate, a confusion matrix, the kernels of a layer.
 
 A chart is one picture with one sentence (`role="img"` and its label); whoever cannot see it reads the table that the
 page puts beside it. Colours are CSS variables with a default, so that a page can give them a dark theme.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby, pairwise
 
@@ -101,6 +101,29 @@ class LinearScale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogScale:
+    """As `LinearScale`, over the logarithm: the same factor is the same distance. All numbers are above zero."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Return the place of `value`; where all numbers are one, it is the middle."""
+        if self.high == self.low:
+            return (self.start + self.end) / 2
+        return self.start + math.log(value / self.low) / math.log(self.high / self.low) * (self.end - self.start)
+
+
+def decade_ticks(low: float, high: float) -> list[float]:
+    """Return the powers of ten that enclose `low` to `high`, at most about six: every one, every second, ..."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    step = max(1, math.ceil((last - first) / 6))
+    return [10.0**power for power in range(first, max(last, first + 1) + step, step)]
+
+
 # --- SVG text
 
 
@@ -118,8 +141,10 @@ def _text(words: str, x: float, y: float, **attributes: object) -> str:
     return _element("text", escape(words), x=x, y=y, **({"fill": INK} | attributes))
 
 
-def _svg(parts: Sequence[str], width: float, height: float, label: str, kind: str) -> str:
-    size = {"viewBox": f"0 0 {_plain(float(width))} {_plain(float(height))}", "style": f"--width:{width:.0f}px"}
+def _svg(parts: Sequence[str], width: float, height: float, label: str, kind: str, top: float = 0.0) -> str:
+    """Return the picture from `top` down to `top + height`."""
+    box = " ".join(_plain(float(value)) for value in (0.0, top, width, height))
+    size = {"viewBox": box, "style": f"--width:{width:.0f}px"}
     font = {"font_size": 13, "font_family": "system-ui, sans-serif"}
     return _element("svg", "".join(parts), class_=f"chart {kind}", role="img", aria_label=label, **size, **font)
 
@@ -139,6 +164,9 @@ def shorten(words: str, length: int) -> str:
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440.0, 272.0, 60.0, 14.0, 46.0, 42.0
 """Units of the picture: its size, and the margins around the plot that hold ticks, legend and marker label."""
 
+LABEL_WIDTH, LABEL_HEIGHT = 22.0, 14.0
+"""Room for the labels at the ends of lines, and the least distance between two."""
+
 MOST_HOVERED = 120
 """Up to so many x the numbers are shown under the pointer as well; the table has them in any case."""
 
@@ -150,6 +178,12 @@ class Series:
     name: str
     values: Sequence[float]
     """One number per x; nan where there is none, and the line has a gap there."""
+    style: tuple[str, str] | None = None
+    """Colour and dash; None takes those of `SERIES` by position."""
+    spans_gaps: bool = False
+    """Whether the line goes on over places without a number."""
+    label: str = ""
+    """What stands at the line's end, in a word of at most three letters; nothing where it is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +194,8 @@ class _Frame:
     series: Sequence[Series]
     x_name: str
     is_share: bool
-    x: LinearScale
-    y: LinearScale
+    x: LinearScale | LogScale
+    y: LinearScale | LogScale
     y_ticks: Sequence[float]
 
     def written(self, line: Series, index: int) -> str:
@@ -169,7 +203,7 @@ class _Frame:
         return f"{line.name} {form(line.values[index])}"
 
     def styled(self) -> list[tuple[Series, str, str]]:
-        return [(line, *SERIES[index % len(SERIES)]) for index, line in enumerate(self.series)]
+        return [(line, *(line.style or SERIES[index % len(SERIES)])) for index, line in enumerate(self.series)]
 
 
 def line_chart(
@@ -179,51 +213,69 @@ def line_chart(
     summary: str,
     x_name: str = "epoch",
     is_share: bool = False,
+    is_log_x: bool = False,
+    is_log_y: bool = False,
+    has_legend: bool = True,
+    highest: float = math.inf,
     marked_x: float | None = None,
     marked_label: str = "",
 ) -> str:
     """Return the SVG of lines over `xs`; the legend gives each line's number at `marked_x` (or at the last x).
 
-    `is_share` shows 0.5 as 50 % and keeps the scale within 0 to 100 %. A point between two gaps is drawn as a dot,
-    and so is a single one; without any finite number the chart says so.
+    `is_share` shows 0.5 as 50 % and keeps the scale within 0 to 100 %. `is_log_x` and `is_log_y` space an axis by
+    factors; what is not above zero is then a gap. Lines leave the chart at the top where they are above the tick that
+    follows `highest`. `has_legend=False` is for a page with one legend for several charts.
+    A point between two gaps is drawn as a dot, and so is a single one; without any finite number the chart says so.
     """
+    if is_log_y:
+        series = [replace(line, values=[y if y > 0 else math.nan for y in line.values]) for line in series]
     values = [value for line in series for value in line.values if math.isfinite(value)]
     if not values:
         return _svg([_text("no numbers to draw", WIDTH / 2, 40, text_anchor="middle")], WIDTH, 80, summary, "curves")
-    y_ticks = [tick for tick in nice_ticks(min(values), max(values)) if not is_share or 0 <= tick <= 1]
+    find_ticks, make_scale = (decade_ticks, LogScale) if is_log_y else (nice_ticks, LinearScale)
+    y_ticks = [tick for tick in find_ticks(min(values), min(max(values), highest)) if not is_share or 0 <= tick <= 1]
+    right = WIDTH - RIGHT - (LABEL_WIDTH if any(line.label for line in series) else 0)
     frame = _Frame(
         xs=xs,
         series=series,
         x_name=x_name,
         is_share=is_share,
-        x=LinearScale(low=min(xs), high=max(xs), start=LEFT, end=WIDTH - RIGHT),
-        y=LinearScale(low=y_ticks[0], high=y_ticks[-1], start=HEIGHT - BOTTOM, end=TOP),
+        x=(LogScale if is_log_x else LinearScale)(low=min(xs), high=max(xs), start=LEFT, end=right),
+        y=make_scale(low=y_ticks[0], high=y_ticks[-1], start=HEIGHT - BOTTOM, end=TOP),
         y_ticks=y_ticks,
     )
-    parts = [_grid(frame), _x_axis(frame), _legend(frame, xs.index(marked_x) if marked_x in xs else len(xs) - 1)]
+    parts = [_grid(frame), _x_axis(frame)]
+    if has_legend:
+        parts.append(_legend(frame, xs.index(marked_x) if marked_x in xs else len(xs) - 1))
     if marked_x is not None and marked_x in xs:
         parts.append(_marker(frame.x(marked_x), marked_label))
-    parts += [_line(frame, line.values, colour, dash) for line, colour, dash in frame.styled()]
+    parts += [_line(frame, line, colour, dash) for line, colour, dash in frame.styled()]
+    parts.append(_end_labels(frame))
     if len(xs) <= MOST_HOVERED:
         parts += [_hover_band(frame, index) for index in range(len(xs))]
-    return _svg(parts, WIDTH, HEIGHT, summary, "curves")
+    top = 0.0 if has_legend or marked_x is not None else TOP - LABEL_HEIGHT
+    return _svg(parts, WIDTH, HEIGHT - top, summary, "curves", top)
 
 
 def _grid(frame: _Frame) -> str:
     rows = []
-    for tick, label in zip(frame.y_ticks, tick_labels(frame.y_ticks, is_share=frame.is_share), strict=True):
+    is_log = isinstance(frame.y, LogScale)
+    labels = [f"{tick:g}" for tick in frame.y_ticks] if is_log else tick_labels(frame.y_ticks, is_share=frame.is_share)
+    for tick, label in zip(frame.y_ticks, labels, strict=True):
         y = frame.y(tick)
-        rows.append(_element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke=LINE))
+        rows.append(_element("line", x1=LEFT, x2=frame.x.end, y1=y, y2=y, stroke=LINE))
         rows.append(_text(label, LEFT - 8, y + 4.5, fill=MUTED, text_anchor="end"))
     return "".join(rows)
 
 
 def _x_axis(frame: _Frame) -> str:
     low, high, y = frame.x.low, frame.x.high, HEIGHT - BOTTOM + 18
-    ticks = [tick for tick in nice_ticks(low, high, smallest_step=1) if low <= tick <= high]
-    places = zip(ticks, tick_labels(ticks), strict=True)
+    is_log = isinstance(frame.x, LogScale)
+    found = decade_ticks(low, high) if is_log else nice_ticks(low, high, smallest_step=1)
+    ticks = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)] or [low]
+    places = zip(ticks, [f"{tick:g}" for tick in ticks] if is_log else tick_labels(ticks), strict=True)
     marks = [_text(label, frame.x(tick), y, fill=MUTED, text_anchor="middle") for tick, label in places]
-    return "".join(marks) + _text(frame.x_name, (LEFT + WIDTH - RIGHT) / 2, y + 19, fill=MUTED, text_anchor="middle")
+    return "".join(marks) + _text(frame.x_name, (LEFT + frame.x.end) / 2, y + 19, fill=MUTED, text_anchor="middle")
 
 
 def _legend(frame: _Frame, index: int) -> str:
@@ -247,23 +299,81 @@ def _stroke(colour: str, dash: str) -> dict[str, object]:
     return look | ({"stroke_dasharray": dash} if dash else {})
 
 
-def _line(frame: _Frame, ys: Sequence[float], colour: str, dash: str) -> str:
-    parts = []
-    for run in finite_runs(ys):
-        places = [(frame.x(frame.xs[index]), frame.y(ys[index])) for index in run]
-        if len(places) == 1:
-            parts.append(_element("circle", cx=places[0][0], cy=places[0][1], r=4, fill=colour))
-        else:
-            points = " ".join(f"{_plain(x)},{_plain(y)}" for x, y in places)
-            parts.append(_element("polyline", points=points, **_stroke(colour, dash)))
+def line_sample(colour: str, dash: str) -> str:
+    """Return a piece of a line as an SVG of its own, for a legend outside the charts."""
+    line = _element("line", x1=0, x2=30, y1=6, y2=6, **_stroke(colour, dash))
+    return _element("svg", line, width=30, height=12, aria_hidden="true")
+
+
+def _line(frame: _Frame, line: Series, colour: str, dash: str) -> str:
+    ys, parts = line.values, []
+    stretches = finite_runs(ys)
+    if line.spans_gaps and stretches:
+        stretches = [[index for stretch in stretches for index in stretch]]
+    for run in stretches:
+        for places in below_top([(frame.x(frame.xs[index]), frame.y(ys[index])) for index in run], frame.y.end):
+            if len(places) == 1:
+                parts.append(_element("circle", cx=places[0][0], cy=places[0][1], r=4, fill=colour))
+            else:
+                points = " ".join(f"{_plain(x)},{_plain(y)}" for x, y in places)
+                parts.append(_element("polyline", points=points, **_stroke(colour, dash)))
     return "".join(parts)
 
 
+def below_top(places: Sequence[tuple[float, float]], top: float) -> list[list[tuple[float, float]]]:
+    """Return the pieces of the line through `places` that lie below `top`, cut where it crosses; y grows downwards."""
+    top -= 1e-6  # what lies on it is within
+    pieces: list[list[tuple[float, float]]] = []
+    before: tuple[float, float] | None = None
+    for x, y in places:
+        is_in = y >= top
+        if before is None or (before[1] >= top) == is_in:
+            if is_in and before is None:
+                pieces.append([])
+        else:
+            share = (top - before[1]) / (y - before[1])
+            crossing = (before[0] + share * (x - before[0]), top)
+            if is_in:
+                pieces.append([crossing])
+            else:
+                pieces[-1].append(crossing)
+        if is_in:
+            pieces[-1].append((x, y))
+        before = (x, y)
+    return pieces
+
+
+def _end_labels(frame: _Frame) -> str:
+    """Return each line's label beside its last number, moved apart where ends lie close together."""
+    ends = []
+    for line in frame.series:
+        finite = [index for index, value in enumerate(line.values) if math.isfinite(value)]
+        if line.label and finite:
+            ends.append((frame.x(frame.xs[finite[-1]]), frame.y(line.values[finite[-1]]), line.label))
+    parts = []
+    for x, group in groupby(sorted(ends), key=lambda end: end[0]):
+        placed = list(group)
+        for y, (_, _, label) in zip(_apart([y for _, y, *_ in placed], HEIGHT - BOTTOM), placed, strict=True):
+            parts.append(_text(label, x + 6, y + 4.5, font_weight=650))
+    return "".join(parts)
+
+
+def _apart(ys: Sequence[float], bottom: float) -> list[float]:
+    """Return ascending places moved just so far that neighbours are a label's height apart and none is below."""
+    moved: list[float] = []
+    for y in ys:
+        moved.append(max(y, moved[-1] + LABEL_HEIGHT if moved else y))
+    for index in range(len(moved) - 1, -1, -1):
+        moved[index] = min(moved[index], bottom - LABEL_HEIGHT * (len(moved) - 1 - index))
+    return moved
+
+
 def _hover_band(frame: _Frame, index: int) -> str:
-    xs = frame.xs
-    start = frame.x((xs[index - 1] + xs[index]) / 2) if index else LEFT
-    end = frame.x((xs[index] + xs[index + 1]) / 2) if index + 1 < len(xs) else WIDTH - RIGHT
-    words = f"{frame.x_name} {xs[index]:g}: " + ", ".join(frame.written(line, index) for line in frame.series)
+    xs, places = frame.xs, [frame.x(x) for x in frame.xs[max(0, index - 1) : index + 2]]
+    start = (places[0] + places[1]) / 2 if index else LEFT
+    end = (places[-2] + places[-1]) / 2 if index + 1 < len(xs) else frame.x.end
+    lines = [line for line in frame.series if not line.label or math.isfinite(line.values[index])]
+    words = f"{frame.x_name} {xs[index]:.3g}: " + ", ".join(frame.written(line, index) for line in lines)
     size = {"x": start, "y": TOP, "width": end - start, "height": HEIGHT - BOTTOM - TOP}
     return _element("rect", _element("title", escape(words)), **size, fill="transparent")
 

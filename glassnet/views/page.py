@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from glassnet.views.charts import (
@@ -32,7 +28,8 @@ from glassnet.views.charts import (
     weight_limit,
 )
 from glassnet.views.contents import EvaluationContents, FilterContents, ReportContents, WorstError
-from glassnet.views.pictures import image_uri, share_theme
+from glassnet.views.curves import Figure
+from glassnet.views.templates import template
 from glassnet.views.wording import (
     classes_sentence,
     column,
@@ -43,12 +40,8 @@ from glassnet.views.wording import (
     lead,
     losses_sentences,
     plural,
-    share,
     speed_sentence,
-    times,
 )
-
-STATIC = Path(__file__).parent.parent / "static"
 
 MOST_CLASSES_IN_MATRIX = 30
 """Above it a confusion matrix can no longer be read, and the most confused pairs stand in for it."""
@@ -74,7 +67,7 @@ def render_report(contents: ReportContents) -> str:
     Every name is escaped. Text that is no valid Unicode (a folder name in an old encoding) shows as question marks, and
     a control character as U+FFFD: HTML has no way to write one.
     """
-    page = _template().render(
+    page = template("report.html.j2").render(
         contents=contents,
         headline=headline(contents),
         lead=lead(contents),
@@ -92,41 +85,7 @@ def render_report(contents: ReportContents) -> str:
     return page.encode("utf-8", "replace").decode("utf-8").translate(CONTROLS)
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(STATIC),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "plural": plural,
-        "times": times,
-        "share": share,
-        "picture": image_uri,
-        "size": lambda shape: " \N{MULTIPLICATION SIGN} ".join(map(str, shape)),
-    }
-    light, dark = share_theme(is_dark=False), share_theme(is_dark=True)
-    environment.globals |= {"css": Markup((STATIC / "report.css").read_text("utf-8")), "light": light, "dark": dark}
-    return environment.get_template("report.html.j2")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Figure:
-    """One chart of the page with its sentence and its table."""
-
-    title: str
-    summary: str
-    svg: Markup
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def _curves(contents: ReportContents) -> list[_Figure]:
+def _curves(contents: ReportContents) -> list[Figure]:
     figures = [
         _curve(contents, "Loss", {"training": "train_loss", "validation": "validation_loss"}, is_share=False),
         _curve(
@@ -138,7 +97,7 @@ def _curves(contents: ReportContents) -> list[_Figure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _curve(contents: ReportContents, title: str, keys: Mapping[str, str], *, is_share: bool) -> _Figure | None:
+def _curve(contents: ReportContents, title: str, keys: Mapping[str, str], *, is_share: bool) -> Figure | None:
     epochs = column(contents.history, "epoch")
     columns = {name: column(contents.history, key) for name, key in keys.items()}
     lines = [Series(name=name, values=ys) for name, ys in columns.items() if any(map(math.isfinite, ys))]
@@ -155,7 +114,7 @@ def _curve(contents: ReportContents, title: str, keys: Mapping[str, str], *, is_
         marked_label=f"epoch {contents.best_epoch}, kept",
     )
     rows = [[f"{epoch:g}", *(form(line.values[at]) for line in lines)] for at, epoch in enumerate(epochs)]
-    return _Figure(title=title, summary=summary, svg=Markup(svg), head=["epoch", *(x.name for x in lines)], rows=rows)
+    return Figure(title=title, summary=summary, svg=Markup(svg), head=["epoch", *(x.name for x in lines)], rows=rows)
 
 
 def _error_parts(test: EvaluationContents, class_names: Sequence[str]) -> dict[str, object]:

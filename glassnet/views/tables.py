@@ -99,6 +99,13 @@ def plain_table(*header: str, left: int = 1, right: Iterable[int] = ()) -> Table
     return table
 
 
+def thinned(count: int, most: int) -> list[int]:
+    """Return at most `most` positions out of `count`, evenly spaced, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
 def _text(words: str, style: str = "") -> Text:
     """Return words as they are, in one line: names of files and classes may hold anything."""
     return Text(printable(words), style=style)

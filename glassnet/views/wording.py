@@ -37,8 +37,8 @@ def lead(contents: ReportContents) -> list[str]:
     history, test, sentences = contents.history, contents.test, []
     if history:
         which = ", the best" if len(history) > 1 and has_validation(contents) else ""
-        duration = _duration(sum(column(history, "epoch_s")))
-        spent = f" in {duration}" if duration else ""
+        time = duration(sum(column(history, "epoch_s")))
+        spent = f" in {time}" if time else ""
         epochs = plural(len(history), "epoch")
         sentences.append(
             f"Trained for {epochs}{spent}; the weights kept are those of epoch {contents.best_epoch}{which}."
@@ -97,7 +97,7 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time as two units at most, `3 min 12 s`; nothing for what is no number."""
     if not math.isfinite(seconds):
         return ""

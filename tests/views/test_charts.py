@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 
 from glassnet.views.charts import (
     LinearScale,
+    LogScale,
     Series,
+    below_top,
+    decade_ticks,
     finite_runs,
     heat_legend,
     heat_map,
@@ -176,6 +180,31 @@ def test_a_line_has_a_gap_where_there_is_no_number_and_a_lone_point_is_a_dot() -
     assert len(list(root.iter("circle"))) == 1
 
 
+def test_a_line_that_spans_gaps_goes_on_over_them() -> None:
+    line = Series(name="hold-out", values=[5.0, math.nan, 4.0, math.nan, math.nan, 3.0, math.nan], spans_gaps=True)
+    root = parsed(line_chart(range(7), [line], summary="Falls."))
+    assert [len((line.get("points") or "").split()) for line in root.iter("polyline")] == [3]
+    assert not list(root.iter("circle"))
+
+
+def test_a_line_is_cut_where_it_crosses_the_top() -> None:
+    places = [(0.0, 40.0), (10.0, 20.0), (20.0, 0.0), (30.0, 0.0), (40.0, 40.0)]
+    (first, second) = below_top(places, 10.0)
+    assert first == [(0, 40), (10, 20), (pytest.approx(15), pytest.approx(10))]
+    assert second == [(pytest.approx(32.5), pytest.approx(10)), (40, 40)]
+    assert below_top(places[2:4], 10.0) == []
+    assert below_top(places, 0.0) == [places]
+
+
+def test_what_is_far_above_the_rest_leaves_the_chart_at_its_top() -> None:
+    line = Series(name="loss", values=[2.0, 1.0, 2.0, 100.0, 2.0])
+    svg = line_chart(range(5), [line], summary="Rises.", highest=3)
+    ys = [float(point.split(",")[1]) for drawn in parsed(svg).iter("polyline") for point in drawn.get("points").split()]
+    assert min(ys) == 46, "the top of the plot"
+    assert "3.0" in texts(svg)
+    assert "100" not in texts(svg)
+
+
 def test_one_epoch_is_one_dot_in_the_middle() -> None:
     (dot,) = parsed(chart([0.7])).iter("circle")
     assert (dot.get("cx"), dot.get("cy")) == ("243", "138")
@@ -197,6 +226,71 @@ def test_each_epoch_shows_its_numbers_under_the_pointer() -> None:
         "epoch 2: training 2, validation 1.5",
     ]
     assert titles(chart([float(x) for x in range(300)])) == []
+
+
+def test_a_logarithmic_axis_gives_the_same_factor_the_same_distance() -> None:
+    scale = LogScale(low=1e-3, high=10, start=0, end=400)
+    assert [scale(value) for value in (1e-3, 1e-2, 1e-1, 1, 10)] == pytest.approx([0, 100, 200, 300, 400])
+    assert LogScale(low=2, high=2, start=0, end=400)(2) == 200
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-5, 10, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10]),
+        (0.02, 30, [0.01, 0.1, 1, 10, 100]),
+        (2, 3, [1, 10]),
+        (1, 1, [1, 10]),
+        (1e-12, 1, [1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1]),
+    ],
+)
+def test_decades_enclose_the_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert decade_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_on_logarithmic_axes_what_is_not_above_zero_is_a_gap() -> None:
+    rates = [10.0**power for power in range(-4, 1)]
+    line = Series(name="loss", values=[100.0, 10.0, 0.0, 1.0, 10.0])
+    root = parsed(line_chart(rates, [line], summary="", is_log_x=True, is_log_y=True))
+    places = [
+        [tuple(map(float, place.split(","))) for place in (x.get("points") or "").split()]
+        for x in root.iter("polyline")
+    ]
+    assert [len(stretch) for stretch in places] == [2, 2]
+    xs = [x for stretch in places for x, _ in stretch]
+    width = (xs[-1] - xs[0]) / 4
+    assert xs == pytest.approx([xs[0] + width * step for step in (0, 1, 3, 4)], abs=0.02)
+    (y100, y10), (y1, again) = ([y for _, y in stretch] for stretch in places)
+    assert y10 == again
+    assert y1 - y10 == pytest.approx(y10 - y100, abs=0.02)
+
+
+def ends(*last: float) -> dict[str, float]:
+    """Return the place of the label of each line that ends with `last`, as far down the page as it stands."""
+    lines = [Series(name=f"{at}", values=[1.0, value], label="ABCDEFGH"[at]) for at, value in enumerate(last)]
+    root = parsed(line_chart([1, 2], lines, summary="", has_legend=False))
+    return {text.text: float(text.get("y")) for text in root.iter("text") if text.get("font-weight")}  # type: ignore
+
+
+def test_labels_at_the_ends_of_lines_stand_in_their_order_and_never_on_each_other() -> None:
+    assert list(ends(0.0, 1.0)) == ["B", "A"]
+    close = ends(0.0, 0.01, 0.001, 1.0)
+    assert list(close) == ["D", "B", "C", "A"]
+    gaps = [below - above for above, below in itertools.pairwise(close.values())]
+    assert min(gaps) >= 14
+    assert max(close.values()) <= 272 - 42 + 5, "none is pushed into the axis"
+
+
+def test_lines_that_end_at_different_places_leave_each_others_labels_alone() -> None:
+    lines = [
+        Series(name="one", values=[1.0, 0.5, math.nan], label="A"),
+        Series(name="two", values=[1.0, 0.9, 0.5], label="B"),
+    ]
+    root = parsed(line_chart([1, 2, 3], lines, summary="", has_legend=False))
+    labels = {text.text: text for text in root.iter("text") if text.get("font-weight")}
+    assert labels["A"].get("y") == labels["B"].get("y")
+    assert float(labels["A"].get("x") or 0) < float(labels["B"].get("x") or 0)
+    assert titles(line_chart([1, 2, 3], lines, summary=""))[2] == "epoch 3: two 0.5", "a run that is over says nothing"
 
 
 CONFUSION = np.array([[9, 1, 0], [0, 5, 5], [0, 0, 0]])
