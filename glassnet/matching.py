@@ -13,7 +13,7 @@ from glassnet._errors import UsageError
 from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
-from glassnet.data.loader import to_device
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
