@@ -323,8 +323,8 @@ def _trained(
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
-            "bound": bound.to_dict(),
         }
+        experiment.record["bound"] = bound.to_dict()
         failures = (*examples.set_aside, *validation.set_aside)
         del examples, validation  # their memory is needed for the test split
         run = _finish(writer, experiment, failures)
