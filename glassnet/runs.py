@@ -2,7 +2,8 @@
 
 config.yaml          what was run: versions, seed, data and its fingerprint, model, hyperparameters, result
 model.safetensors    the weights of the best epoch
-last.ckpt            the full training state after the last epoch
+last.ckpt            the full training state: after the last epoch, or where training stands
+previous-last.ckpt   the state before it, as long as the run is not complete
 model.py             the user's source, where the model is not one of glassnet's
 source/              the modules that model.py imports from beside itself, where there are any
 preprocessing.json   class names and what is done to an image

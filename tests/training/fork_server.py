@@ -40,12 +40,19 @@ def train(
     config: Mapping[str, object],
     model: Mapping[str, object],
     num_train: int | None = None,
+    pause_s: float = 0.0,
     is_deaf: bool = False,
     **options: bool,
 ) -> None:
-    """Train a small convolutional network on digits; one `is_deaf` to what it is asked but for the second time."""
-    if is_deaf:
-        epoch.EpochLoop._is_stopping = lambda loop, is_asked_to_stop: time.sleep(0.05)
+    """Train a small convolutional network on digits; with a pause after each step, so that there is time to meddle.
+
+    One that `is_deaf` does not hear what it is asked but for the second time.
+    """
+    if pause_s:
+        is_stopping = epoch.EpochLoop._is_stopping
+        epoch.EpochLoop._is_stopping = lambda loop, is_asked_to_stop: (
+            time.sleep(pause_s) or (not is_deaf and is_stopping(loop, is_asked_to_stop))
+        )
     network = gn.build_model("cnn2d", input_shape=(1, 8, 8), **model)
     train_run(network, data(num_train), gn.TrainConfig(**config), out=out, **{"progress": False, **options})
 
@@ -66,7 +73,7 @@ def run_child(job: str, log: str, environment: Mapping[str, str], arguments: Map
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    epoch.STATE_SHARE = 1.0  # else saving is so rare that most kills would find the same state
+    epoch.STATE_SHARE = 0.5  # else saving is so rare that most kills would find the same state
     try:
         JOBS[job](**arguments)
     except (gn.UsageError, gn.WorkError) as error:

@@ -105,10 +105,10 @@ def test_synchronised_batch_normalisation_is_refused_without_gpus(forks: Forks, 
 
 
 def test_two_processes_that_are_killed_go_on_to_the_same_end(forks: Forks, tmp_path: Path) -> None:
-    arguments = {"config": {**CONFIG, "epochs": 8, "checkpoint_s": 0.001}, "model": PLAIN, "num_train": NUM_TRAIN}
+    arguments = {"config": {**CONFIG, "epochs": 5, "checkpoint_s": 0.001}, "model": PLAIN, "num_train": NUM_TRAIN}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert forks.run_together("train", {"out": str(whole), **arguments}, 2) == [0, 0], forks.said()
-    children = forks.start_together("train", {"out": str(killed), **arguments}, 2)
+    children = forks.start_together("train", {"out": str(killed), "pause_s": 0.03, **arguments}, 2)
     while not (killed / "metrics.csv").exists():
         time.sleep(0.001)
     os.kill(children[1], signal.SIGKILL)

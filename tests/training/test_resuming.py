@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -13,13 +14,15 @@ import pytest
 import yaml
 
 import glassnet as gn
+from glassnet import WorkError
 from glassnet.runs import open_run
+from glassnet.training.checkpoint import load_training_state
 from glassnet.training.history import EpochRow
 
 from .conftest import Forks
 
 MODEL = {"channels": [4], "batch_norm": True, "dropout": 0.3}
-CONFIG = {"epochs": 4, "batch_size": 32, "max_shift": 1, "ema": 0.9, "checkpoint_s": 0.001, "precision": "fp32"}
+CONFIG = {"epochs": 3, "batch_size": 64, "max_shift": 1, "ema": 0.9, "checkpoint_s": 0.001, "precision": "fp32"}
 NUM_KILLS = 8
 KEYBOARD_INTERRUPT = 98
 """How a child of the server ends that Ctrl-C ended."""
@@ -71,6 +74,16 @@ def end_by_force(forks: Forks, path: Path, draw: random.Random, longest_s: float
         longest_s *= 1.2  # so that a slow moment of the machine does not keep the run from its end for ever
 
 
+def wait_for_second_epoch(path: Path) -> None:
+    """Return when a step of the second epoch is saved; the rest of the epoch is then still to come."""
+    while True:
+        with contextlib.suppress(WorkError):
+            state, _ = load_training_state(path / "last.ckpt")
+            if len(state.history) == 1 and state.num_examples:
+                return
+        time.sleep(0.001)
+
+
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(
     forks: Forks, whole: tuple[Path, float], tmp_path: Path
 ) -> None:
@@ -89,7 +102,7 @@ def test_a_run_that_is_asked_to_end_saves_says_how_to_go_on_and_goes_on(
 ) -> None:
     path = tmp_path / "run"
     job, arguments = train_job(path)
-    child = forks.start(job, {**arguments, "progress": True})
+    child = forks.start(job, {**arguments, "progress": True, "pause_s": 0.03})
     while not (path / "metrics.csv").exists():  # then it is within its loop
         time.sleep(0.001)
     os.kill(child, number)
@@ -107,9 +120,8 @@ def test_a_second_request_ends_it_at_once_and_it_still_goes_on(
 ) -> None:
     path = tmp_path / "run"
     job, arguments = train_job(path)
-    child = forks.start(job, {**arguments, "is_deaf": True})
-    while not (path / "metrics.csv").exists():
-        time.sleep(0.001)
+    child = forks.start(job, {**arguments, "is_deaf": True, "pause_s": 0.03})
+    wait_for_second_epoch(path)
     os.kill(child, number)
     time.sleep(0.02)
     os.kill(child, number)
