@@ -32,10 +32,17 @@ if TYPE_CHECKING:
     from glassnet.evaluation.value_prediction import ValuePrediction as ValuePrediction
     from glassnet.experiments import resume as resume
     from glassnet.experiments import train as train
+    from glassnet.inspection.ablation import ablate as ablate
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
+    from glassnet.inspection.connectivity import connectivity as connectivity
+    from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.receptive_field import receptive_field as receptive_field
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
+    from glassnet.inspection.top_images import top_images as top_images
+    from glassnet.inspection.tracing import Trace as Trace
+    from glassnet.inspection.tracing import trace as trace
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
     from glassnet.models.fully_convolutional import fully_convolutional as fully_convolutional
@@ -54,6 +61,7 @@ if TYPE_CHECKING:
     from glassnet.runs import open_run as open_run
     from glassnet.training.config import TrainConfig as TrainConfig
     from glassnet.training.learning_rate_range import LearningRateRange as LearningRateRange
+    from glassnet.views.lenses import picture as picture
 
 _EXPORTS = {
     "GlassnetError": "glassnet._errors",
@@ -71,9 +79,16 @@ _EXPORTS = {
     "resume": "glassnet.experiments",
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
+    "top_images": "glassnet.inspection.top_images",
+    "feature_maps": "glassnet.inspection.feature_maps",
+    "connectivity": "glassnet.inspection.connectivity",
+    "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",
+    "receptive_field": "glassnet.inspection.receptive_field",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
+    "Trace": "glassnet.inspection.tracing",
+    "trace": "glassnet.inspection.tracing",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
     "fully_convolutional": "glassnet.models.fully_convolutional",
@@ -92,6 +107,7 @@ _EXPORTS = {
     "TrainConfig": "glassnet.training.config",
     "LearningRateRange": "glassnet.training.learning_rate_range",
     "learning_rate_range": "glassnet.rate_search",
+    "picture": "glassnet.views.lenses",
 }
 
 __all__ = ["__version__", *_EXPORTS]

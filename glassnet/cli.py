@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import GlassnetError, UsageError
+from glassnet.inspect_commands import app as inspect_app
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(inspect_app, name="inspect")
 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -560,15 +563,19 @@ def summary(
         list[str] | None,
         typer.Option("--set", metavar="model.OPTION=VALUE", help="An option of the network; repeatable."),
     ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, markdown, lecture or json.")] = "table",
     trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print a network's layers: output shape, parameters, multiplications, total."""
+    """Print a network's layers and functions: shapes, parameters, multiplications, additions, memory, field."""
+    from glassnet._errors import unknown_name
     from glassnet._user_code import is_address
     from glassnet.inspection.summary import summary as summarise
     from glassnet.models import list_models
     from glassnet.runs import open_run
 
+    if form not in ("table", "markdown", "lecture", "json"):
+        raise unknown_name("format", form, ("table", "markdown", "lecture", "json"))
     options, foreign, fields = _split_settings(settings or [])
     if foreign or fields:
         raise UsageError(f"--set takes model.OPTION=VALUE here; got '{(settings or [''])[0]}'.")
@@ -580,12 +587,18 @@ def summary(
     else:
         network, shape = _built(model, input_size, classes, options)
     result = summarise(network, shape)
-    if as_json:
+    if as_json or form == "json":
         _print_json({"model": model, **result.to_dict()})
         return
-    typer.echo(result)
+    if form == "markdown":
+        typer.echo(result.markdown())
+    elif form == "lecture":
+        typer.echo(result.lecture_table())
+    else:
+        is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        typer.echo(result.table(shutil.get_terminal_size().columns if is_terminal else None))
     if result.uncounted:
-        typer.echo(f"Multiplications not counted in: {', '.join(result.uncounted)}")
+        typer.echo(f"Multiplications and additions not counted in: {', '.join(result.uncounted)}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from glassnet._version import __version__
 from glassnet.data.examples import Dataset
 from glassnet.data.images import SetAside
 from glassnet.data.label_files import printable
-from glassnet.data.loader import to_device
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing, cropped_share
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import Evaluation
@@ -229,6 +229,26 @@ class _Experiment:
     processes: Processes
 
 
+def _placed(experiment: _Experiment, device: torch.device) -> tuple[DeviceExamples, DeviceExamples]:
+    """Put train and validation on the device; the memory budget is for both together."""
+    left = experiment.config.memory_budget_bytes
+    train = to_device(experiment.data.train, experiment.preprocessing, device, left)
+    if left is not None and train.exceeded_bytes is None:
+        left = max(0, left - train.inputs.nbytes)
+    return train, to_device(experiment.data.validation, experiment.preprocessing, device, left)
+
+
+def _note_disk(observer: Observer, splits: Sequence[DeviceExamples]) -> None:
+    """Say what is read from disk because it exceeds the memory budget."""
+    num_bytes = sum(split.inputs.nbytes for split in splits if split.exceeded_bytes is not None)
+    if num_bytes:
+        budget = max(split.exceeded_bytes or 0 for split in splits)
+        observer.noted(
+            f"{num_bytes / 2**30:,.2f} GiB of images exceed the memory budget of {budget / 2**30:,.2f} GiB "
+            "(memory_budget_gib): read from disk batch by batch."
+        )
+
+
 def _run(
     experiment: _Experiment,
     writer: RunWriter,
@@ -238,11 +258,13 @@ def _run(
 ) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
     observer = together([*observers, *([log] if log else [])])
-    model, data, preprocessing = experiment.model, experiment.data, experiment.preprocessing
+    model, preprocessing = experiment.model, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         started = time.perf_counter()
-        examples, validation = (to_device(part, preprocessing, device) for part in (data.train, data.validation))
+        examples, validation = _placed(experiment, device)
+        if experiment.processes.is_first:
+            _note_disk(observer, (examples, validation))
         preparing_s = time.perf_counter() - started
         result = fit(
             model,
@@ -374,7 +396,7 @@ def _finish(writer: RunWriter, experiment: _Experiment, failures: Sequence[SetAs
     device = next(model.parameters()).device
     outputs: Tensor | None = None
     evaluation: Evaluation | ValueEvaluation | None = None
-    examples = to_device(data.test, preprocessing, device)
+    examples = to_device(data.test, preprocessing, device, experiment.config.memory_budget_bytes)
     if len(examples):
         outputs = predict_outputs(model, examples.inputs, preprocessing)
         evaluation = judge(objective, outputs, examples.labels, preprocessing.class_names)

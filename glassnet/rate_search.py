@@ -49,7 +49,7 @@ def learning_rate_range(
     initialise_from_data(model, data, matched.preprocessing)
     return measure_range(
         model,
-        to_device(data.train, matched.preprocessing, matched.device),
+        to_device(data.train, matched.preprocessing, matched.device, matched.config.memory_budget_bytes),
         matched.preprocessing,
         matched.config,
         precision=matched.precision,

@@ -111,7 +111,7 @@ class Run:
 
     def outputs(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
         """Return the model's outputs `(N, num_outputs)` for a set, and its labels `(N, ...)`."""
-        on_device = to_device(examples, self.preprocessing, self.device)
+        on_device = to_device(examples, self.preprocessing, self.device, self.config.memory_budget_bytes)
         return predict_outputs(self.model, on_device.inputs, self.preprocessing), on_device.labels
 
     def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:

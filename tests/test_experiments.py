@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 
 import glassnet as gn
@@ -128,6 +129,31 @@ def rows(count: int, num_features: int, seed: int) -> torch.Tensor:
 def row_data(targets: Callable[[torch.Tensor], torch.Tensor], names: tuple[str, ...], num_features: int = 2) -> Dataset:
     splits = [rows(count, num_features, seed) for seed, count in enumerate((200, 50, 50))]
     return Dataset("rows", *(ExampleSet(x, targets(x), names) for x in splits), seed=0)
+
+
+def test_a_memory_budget_leaves_images_on_disk_and_changes_no_weight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(40):
+        path = tmp_path / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(index).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(values // 2 + 100 * (index % 2)).save(path)
+    data = gn.load_data(tmp_path / "images")
+    num_bytes = len(data.train) * 8 * 8
+    shown, runs = [], []
+    for number, budget_bytes in enumerate((None, 0, num_bytes - 1, num_bytes)):
+        budget = None if budget_bytes is None else budget_bytes / 2**30
+        config = gn.TrainConfig(epochs=1, batch_size=8, memory_budget_gib=budget)
+        model = gn.build_model("mlp", num_classes=2, input_shape=(1, 8, 8), seed=0)
+        runs.append(gn.train(model, data, config, out=tmp_path / f"run{number}"))
+        shown.append("GiB of images exceed the memory budget of 0.00 GiB" in capsys.readouterr().err)
+    assert shown == [False, True, True, True]  # the last one: train fits exactly, and nothing is left for validation
+    first = runs[0].model.state_dict()
+    for run in runs[1:]:
+        assert all(torch.equal(value, first[name]) for name, value in run.model.state_dict().items())
+        assert run.evaluate() == runs[0].evaluate()
+    assert gn.open_run(runs[1].path).config.memory_budget_gib == 0
 
 
 def test_a_regression_trains_to_the_normal_equation(tmp_path: Path) -> None:

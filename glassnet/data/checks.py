@@ -25,18 +25,20 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from glassnet.data.content import Content, Entry, Slice, in_order
-from glassnet.data.decoding import open_reduced, pillow_warnings
+from glassnet.data.decoding import open_reduced
 from glassnet.data.examples import Dataset
 from glassnet.data.image_files import ImageFiles, content_digest
-from glassnet.data.images import UnreadableImageError, open_image
+from glassnet.data.images import UnreadableImageError, exif_orientation, open_image, pillow_warnings
 from glassnet.data.label_files import counted, listed, printable, shown
 from glassnet.data.splits import SPLITS
 
 LARGEST_FILE_BYTES = 2**30
+SMALL_FILE_BYTES = 2**20
+"""Files above this length are not read whole before it is known that they are images."""
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 STILL_FORMATS = frozenset({"MPO", "PSD"})
 """Formats whose further frames are previews or layers of the one image."""
@@ -111,8 +113,8 @@ def examine_image(path: Entry) -> ImageFacts:
     with image:
         mode, width, height = image.mode, image.width, image.height
         image.draft("L", (max(1, width // 8), max(1, height // 8)))
-        open_image(image, "L")
-        is_turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+        open_image(image, image.mode if image.mode == "RGB" else "L")
+        is_turned = exif_orientation(image) in TURNED
         return ImageFacts(
             size=(width, height) if is_turned else (height, width),
             mode=mode,
@@ -123,10 +125,13 @@ def examine_image(path: Entry) -> ImageFacts:
 
 
 def _whole_file(path: Path) -> bytes:
+    """Return a file's bytes; of a large one only if it is an image."""
     with path.open("rb") as stream:
-        Image.open(stream).close()  # what is no image is refused before all of it is read
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise too_large()
+        length = os.fstat(stream.fileno()).st_size
+        if length > SMALL_FILE_BYTES:
+            Image.open(stream).close()
+            if length > LARGEST_FILE_BYTES:
+                raise too_large()
     return path.read_bytes()
 
 
@@ -438,7 +443,7 @@ def _pictures(inputs: Tensor | ImageFiles) -> Sequence[_Picture | UnreadableImag
 
 
 def _picture_of_file(path: Entry) -> _Picture:
-    image, box = open_reduced(path, "L", 0, lambda width, height: min(width, height) / PICTURE_SIZE)
+    image, box, _ = open_reduced(path, "L", 0, lambda width, height: min(width, height) / PICTURE_SIZE)
     shapes = ((PICTURE_SIZE, PICTURE_SIZE), HASH_SIZE)
     grey, hashed = (
         np.asarray(image.resize(shape[::-1], Image.Resampling.BOX, box=box), dtype=np.float32) for shape in shapes

@@ -10,29 +10,39 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._types import PathArg
 from glassnet.data.content import Content
-from glassnet.data.images import open_image
+from glassnet.data.images import exif_orientation, open_image, pillow_warnings
+from glassnet.data.resizing import Box
 
 SPARE = 2**0.5
 """How many pixels a reduced JPEG must keep for each pixel it is fitted to, along an axis: two by area."""
 
 REDUCTIONS = (8, 4, 2)
+LARGEST_READ_BYTES = 1 << 26
+"""A longer file is read in pieces, as it is decoded."""
+JPEG_BEGINNING = b"\xff\xd8\xff"
 
-Box = tuple[float, float, float, float]
-"""Left, upper, right and lower edge in pixels."""
+
+class Opened(NamedTuple):
+    """An image, perhaps decoded reduced."""
+
+    image: Image.Image
+    box: Box
+    """What the picture fills of it."""
+    reduction: int
+    """How many pixels of the file became one, along an axis."""
 
 
 def open_reduced(
     source: PathArg | Content | Image.Image, mode: str, background: int, shrinkage: Callable[[int, int], float]
-) -> tuple[Image.Image, Box]:
+) -> Opened:
     """Return what `open_image` returns, perhaps reduced, and the box in it that the picture fills.
 
     `shrinkage(width, height)` says how many pixels of an upright image of that size become one, along an axis. Where
@@ -43,42 +53,42 @@ def open_reduced(
     Raises `UnreadableImageError` as `open_image` does.
     """
     opened = _opened(source)
-    if opened is None:  # not to be opened or already decoded: open_image says why, or takes it
-        image = open_image(source, mode, background)
-        return image, (0, 0, *image.size)
+    if opened is None:  # open_image takes it, or says why not
+        return _whole(open_image(source, mode, background))
     with opened:
-        box = _reduce(opened, shrinkage)
+        reduced = _reduce(opened, shrinkage)
         image = open_image(opened, mode, background)
-    return image, box or (0, 0, *image.size)
+    return Opened(image, *reduced) if reduced else _whole(image)
 
 
-@contextmanager
-def pillow_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about odd files, and make an error of the one about a decompression bomb.
-
-    Python keeps its filters for all threads in common: one that leaves such a context can take away the filters of
-    another. Whoever decodes in threads opens this context around all of them, so that it makes no difference.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+def _whole(image: Image.Image) -> Opened:
+    return Opened(image, (0, 0, *image.size), 1)
 
 
 def _opened(source: PathArg | Content | Image.Image) -> Image.Image | None:
-    """Open a file, or a second time what an unread JPEG was opened from; None where there is nothing to open."""
+    """Open a JPEG file, content, or a second time what an unread JPEG was opened from; None for everything else."""
     try:
         with pillow_warnings():
             if isinstance(source, Content):
                 return Image.open(io.BytesIO(source.read()))
             if not isinstance(source, Image.Image):
-                return Image.open(source) if os.path.isfile(source) else None
+                return _opened_jpeg(source) if os.path.isfile(source) else None
             is_unread = isinstance(source, JpegImageFile) and source.tile and not source.decoderconfig
             if not is_unread or source.fp is None:  # type: ignore[attr-defined]
                 return None
             return Image.open(io.BytesIO(_whole_content(source.fp)))  # type: ignore[attr-defined]
     except Exception:  # a hostile file makes Pillow raise almost anything
         return None
+
+
+def _opened_jpeg(path: PathArg) -> Image.Image | None:
+    with open(path, "rb") as stream:
+        if stream.read(len(JPEG_BEGINNING)) != JPEG_BEGINNING:
+            return None
+        if os.fstat(stream.fileno()).st_size > LARGEST_READ_BYTES:
+            return Image.open(path)
+        stream.seek(0)
+        return Image.open(io.BytesIO(stream.read()))
 
 
 def _whole_content(stream: io.BufferedIOBase) -> bytes:
@@ -90,12 +100,12 @@ def _whole_content(stream: io.BufferedIOBase) -> bytes:
         stream.seek(position)
 
 
-def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> Box | None:
-    """Have a JPEG decoded reduced where it may be; return the box of the picture once it stands upright."""
+def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> tuple[Box, int] | None:
+    """Have a JPEG decoded reduced where it may be; return the box of the upright picture, and the reduction."""
     if not isinstance(opened, JpegImageFile):
         return None
     try:
-        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = exif_orientation(opened)
     except Exception:  # open_image meets the same damage, and says so
         return None
     width, height = opened.size
@@ -113,4 +123,4 @@ def _reduce(opened: Image.Image, shrinkage: Callable[[int, int], float]) -> Box 
         inner, outer = inner[::-1], outer[::-1]
     left = outer[0] - inner[0] if orientation in (2, 3, 6, 7) else 0.0
     upper = outer[1] - inner[1] if orientation in (3, 4, 7, 8) else 0.0
-    return left, upper, left + inner[0], upper + inner[1]
+    return (left, upper, left + inner[0], upper + inner[1]), reduction

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from glassnet._errors import UsageError, unknown_name
@@ -16,14 +15,9 @@ from glassnet._types import Shape
 from glassnet.data.columns import TableEncoding
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
+from glassnet.data.resizing import INTERPOLATIONS
 
 FITS = ("crop", "pad", "stretch")
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,8 @@ from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 from glassnet.data.pixel_file import FORMAT, SUFFIXES, PixelLayout, PixelWriter, open_pixels
 
+VERDICTS, VERDICTS_PARTIAL = ".verdicts", ".verdicts-partial"
+"""Suffixes of what `verdicts` keeps in the same folder."""
 CACHE_VARIABLE = "GLASSNET_CACHE"
 """The environment variable that names the folder of the cache."""
 BLOCK_BYTES = 1 << 24
@@ -143,15 +145,15 @@ def clear_cache(cache_root: PathArg | None = None) -> tuple[int, int]:
 
 
 def _cache_files(folder: Path) -> list[Path]:
-    names = re.compile(r"[0-9a-f]{32}")
+    names, suffixes = re.compile(r"[0-9a-f]{32}"), (*SUFFIXES, VERDICTS, VERDICTS_PARTIAL)
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in paths if path.suffix in SUFFIXES and names.fullmatch(path.stem))
+    return sorted(path for path in paths if path.suffix in suffixes and names.fullmatch(path.stem))
 
 
 def _key(files: ImageFiles, record: Fitting) -> str:
     values = {
         "format": FORMAT,
-        "decoder": [PIL.__version__, features.version("jpg"), SPARE],
+        "decoder": [PIL.__version__, features.version("jpg"), torch.__version__, SPARE],
         "files": files.digests,
         "fitting": dict(record.fitting),
     }
@@ -191,8 +193,8 @@ def _build(
             _bar(len(files), writer.num_done, progress) as advance,
             closing(decoded_blocks(rest, record.fit_image, block_images, num_threads, advance)) as blocks,
         ):
-            for block in blocks:
-                _add(block, writer)
+            for rows, failures in blocks:
+                _add(rows, failures, writer)
         if writer.num_rows:
             writer.finish()
             return
@@ -204,10 +206,9 @@ def _build(
     )
 
 
-def _add(block: list[np.ndarray | str], writer: PixelWriter) -> None:
-    failures = {index: item for index, item in enumerate(block, start=writer.num_done) if isinstance(item, str)}
-    rows = [item for item in block if not isinstance(item, str)]
-    writer.add(np.stack(rows) if rows else np.zeros((0, *writer.layout.image_shape), np.uint8), failures)
+def _add(rows: np.ndarray, failures: Mapping[int, str], writer: PixelWriter) -> None:
+    by_position = {writer.num_done + index: reason for index, reason in failures.items()}
+    writer.add(rows if len(rows) else np.zeros((0, *writer.layout.image_shape), np.uint8), by_position)
 
 
 def _lock(folder: Path, key: str) -> FileLock:

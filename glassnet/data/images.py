@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from glassnet._errors import WorkError
 from glassnet._types import PathArg
@@ -18,6 +21,8 @@ from glassnet.data.content import Content
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes with more than 8 bits a channel; its own conversion clips them instead of scaling."""
+ORIENTATION_KEYS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+"""Where Pillow looks for an orientation in what it keeps of a JPEG's header."""
 
 
 class UnreadableImageError(WorkError):
@@ -38,6 +43,8 @@ def open_image(source: PathArg | Content | Image.Image, mode: str, background: i
     EXIF rotation is applied; transparent pixels are laid over `background`; 16-bit values are scaled to 8 bits
     (`v / 257`); float images must lie in 0..1 or 0..255. Of an animation, the first frame is taken.
 
+    What is such an image already is returned itself, not copied.
+
     Raises `UnreadableImageError` with the reason for anything that is not such an image.
     """
     if isinstance(source, Image.Image):
@@ -53,40 +60,86 @@ def open_picture(source: PathArg | Content) -> Image.Image:
     return _read(source, _to_picture)
 
 
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image: 1, or 2 to 8 for one that is to be flipped or turned."""
+    if isinstance(image, JpegImageFile) and not any(key in image.info for key in ORIENTATION_KEYS):
+        return 1  # without the parsing of EXIF
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return next((number for number in range(2, 9) if number == orientation), 1)
+
+
+class _Filters:
+    """Pillow's filters for warnings, put in place by the first who needs them and taken away after the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_users = 0
+        self._context = warnings.catch_warnings()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._num_users += 1
+            if self._num_users == 1:
+                self._context = warnings.catch_warnings()
+                self._context.__enter__()
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._num_users -= 1
+            if not self._num_users:
+                self._context.__exit__(None, None, None)
+
+
+_filters = _Filters()
+
+
+@contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings about odd files, and make an error of the one about a decompression bomb.
+
+    Python keeps its filters for all threads in common, so that all threads share this context: the last to leave it
+    puts the filters back. Whoever decodes many images opens it around all of them, which makes it free for each.
+    """
+    _filters.enter()
+    try:
+        yield
+    finally:
+        _filters.leave()
+
+
 def _read(source: PathArg | Content, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """Open `source` and return what `convert` makes of it; whatever fails is an `UnreadableImageError`."""
 
     def read() -> Image.Image:
-        with Image.open(_opened(source)) as image:
+        with _stream(source) as stream, Image.open(stream) as image:
             image.load()
             return convert(image)
 
     return _guarded(read)
 
 
-def _opened(source: PathArg | Content) -> Path | io.BytesIO:
-    opened: Path | io.BytesIO
+def _stream(source: PathArg | Content) -> IO[bytes]:
+    """Open `source`. By a path, Pillow would map a file of plain values, and show what lies beyond its pixels."""
     if isinstance(source, Content):
-        opened = io.BytesIO(source.read())
-        num_bytes = opened.getbuffer().nbytes
+        content = source.read()
+        num_bytes = len(content)
     else:
-        opened = Path(source)
-        if os.path.isdir(opened):
+        if os.path.isdir(source):
             raise UnreadableImageError("expected an image file, got a folder")
-        if os.path.exists(opened) and not os.path.isfile(opened):  # to open a pipe is to wait for whoever writes it
+        if os.path.exists(source) and not os.path.isfile(source):  # to open a pipe is to wait for whoever writes it
             raise UnreadableImageError("expected an image file, got neither a file nor a folder")
-        num_bytes = opened.stat().st_size
+        num_bytes = os.stat(source).st_size
     if not num_bytes:
         raise UnreadableImageError("expected an image, got an empty file (0 bytes)")
-    return opened
+    return io.BytesIO(content) if isinstance(source, Content) else open(source, "rb")
 
 
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
     """Run a decoder; whatever a hostile file makes it raise becomes an `UnreadableImageError`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with pillow_warnings():
             return read()
     except UnreadableImageError:
         raise
@@ -106,7 +159,11 @@ def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF rotation and scale deep grey values to 8 bits."""
     is_png = image.format == "PNG"
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.mode == "LAB":  # which Pillow opens and does not convert
+        raise UnreadableImageError("expected grey, RGB or CMYK, got LAB; convert the image to RGB")
+    if exif_orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
     return _to_8_bits(image, is_png) if image.mode in DEEP_MODES else image
 
 
@@ -122,7 +179,7 @@ def _to_mode(image: Image.Image, mode: str, background: int) -> Image.Image:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, (background, background, background, 255))
         image = Image.alpha_composite(canvas, image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _to_8_bits(image: Image.Image, is_png: bool) -> Image.Image:

@@ -1,7 +1,7 @@
 """Labelled images made a data set: each is examined, what cannot be used set aside, and missing splits are cut.
 
 Each image is decoded when it is listed, before the splits are cut: so they are cut over images that can be used, and
-none has to be taken out again with its label.
+none has to be taken out again with its label. What was found in a file is kept (`verdicts`) until the file changes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.label_files import LabelledFile, LabelledFiles, counted, listed, printable, shown
 from glassnet.data.splits import SPLITS, scattered_cut, stratified_cut
+from glassnet.data.verdicts import remembered_verdicts
 
 TEST_SHARE = 0.1
 """What is cut off for testing where the source has no test split."""
+EXAMINING = "Examining images"
 MOST_LINES = 10
 """How many files an error names."""
 
@@ -146,7 +148,7 @@ def _examined(
     examples, broken = [], []
     known: Facts = facts or [None] * len(files)
     paths: list[Entry] = [file.path for file, found in zip(files, known, strict=True) if found is None]
-    rest = iter(each_file(paths, examine_image, "Examining images", len(paths)))
+    rest = iter(remembered_verdicts(paths, folder, lambda some: each_file(some, examine_image, EXAMINING, len(some))))
     all_facts = [next(rest) if found is None else found for found in known]
     for file, found in zip(files, all_facts, strict=True):
         if isinstance(found, UnreadableImageError):

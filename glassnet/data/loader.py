@@ -16,11 +16,16 @@ from glassnet.data.image_cache import readable_files
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
 from glassnet.data.memory import available_bytes
+from glassnet.data.pixel_file import release_pages
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 
 MEMORY_SHARE = 0.5
 """The share of the available memory that one split may take where no budget is given."""
+ROWS_AT_ONCE = 16
+"""Rows that are mapped from a file at a time: a system may map 2 MiB for each, whatever its length."""
+COPY_BYTES = 1 << 24
+"""How much of a file is copied into memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,8 @@ class DeviceExamples:
     """Image files that could not be decoded and are not among the examples."""
     positions: Tensor | None = None
     """Where each example stands in the split, `int64` `(N,)` on the CPU; None where all of the split is here."""
+    exceeded_bytes: int | None = None
+    """The memory budget that the inputs exceed, so that they are read from disk; None where they lie in memory."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +69,7 @@ class DeviceExamples:
         The last batch holds the remainder; a remainder of one example joins the batch before it, because batch
         normalisation has no spread over a single example.
         """
-        if self.inputs.device != self.device:
+        if self.inputs.device != self.device or self.exceeded_bytes is not None:
             yield from self._moved_batches(batch_size, order, first)
             return
         for start, stop in batch_bounds(len(self), batch_size)[first:]:
@@ -75,11 +82,21 @@ class DeviceExamples:
     def _moved_batches(self, batch_size: int, order: Tensor | None, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Gather each batch in pinned memory, from which an accelerator fetches it while it still computes."""
         near = None if order is None else order.to(self.inputs.device)
+        is_pinnable = self.device.type == "cuda"
         for start, stop in batch_bounds(len(self), batch_size)[first:]:
-            rows = self.inputs[start:stop] if near is None else self.inputs.index_select(0, near[start:stop])
+            rows = self._rows(torch.arange(start, stop) if near is None else near[start:stop])
             labels = self.labels[start:stop] if order is None else self.labels.index_select(0, order[start:stop])
-            is_pinnable = self.device.type == "cuda"
             yield (rows.pin_memory() if is_pinnable else rows).to(self.device, non_blocking=is_pinnable), labels
+
+    def _rows(self, chosen: Tensor) -> Tensor:
+        """Return the chosen inputs in memory; of what is on disk, only a few rows are mapped at a time."""
+        if self.exceeded_bytes is None:
+            return self.inputs.index_select(0, chosen)
+        rows = self.inputs.new_empty((len(chosen), *self.inputs.shape[1:]))
+        for part, places in zip(rows.split(ROWS_AT_ONCE), chosen.split(ROWS_AT_ONCE), strict=True):
+            torch.index_select(self.inputs, 0, places, out=part)
+            release_pages(self.inputs)
+        return rows
 
 
 def batch_bounds(num_examples: int, batch_size: int) -> list[tuple[int, int]]:
@@ -115,12 +132,14 @@ def to_device(
         raise UsageError(f"This network takes numbers of shape {record.input_shape}; got {examples!r}.")
     pixels, set_aside = record.fit_readable(aligned.inputs)
     inputs = _placed(pixels, device, memory_budget_bytes)
+    exceeded = None
     if inputs is pixels:
-        inputs = _loaded(pixels, memory_budget_bytes)
-    if not set_aside:
-        return DeviceExamples(inputs, aligned.labels.to(device))
-    positions = readable_files(aligned.inputs, set_aside).nonzero().flatten()
-    return DeviceExamples(inputs, aligned.labels[positions].to(device), set_aside, positions)
+        inputs, exceeded = _loaded(pixels, memory_budget_bytes)
+    labels, positions = aligned.labels, None
+    if set_aside:
+        positions = readable_files(aligned.inputs, set_aside).nonzero().flatten()
+        labels = labels[positions]
+    return DeviceExamples(inputs, labels.to(device), set_aside, positions, exceeded)
 
 
 def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> Tensor:
@@ -130,9 +149,17 @@ def _placed(inputs: Tensor, device: torch.device, budget_bytes: int | None) -> T
     return inputs.to(device)
 
 
-def _loaded(mapped: Tensor, budget_bytes: int | None) -> Tensor:
-    """Return what is mapped from a file in memory where it fits into the budget, else as it is."""
-    return mapped if mapped.nbytes > _budget(torch.device("cpu"), budget_bytes) else mapped.clone()
+def _loaded(mapped: Tensor, budget_bytes: int | None) -> tuple[Tensor, int | None]:
+    """Return what is mapped from a file in memory where it fits into the budget; else as it is, and the budget."""
+    budget = _budget(torch.device("cpu"), budget_bytes)
+    if mapped.nbytes > budget:
+        return mapped, budget
+    loaded = torch.empty_like(mapped)
+    num_rows = max(1, COPY_BYTES // max(1, mapped[:1].nbytes))
+    for rows, copies in zip(mapped.split(num_rows), loaded.split(num_rows), strict=True):
+        copies.copy_(rows)
+        release_pages(mapped)  # else all would be in memory twice
+    return loaded, None
 
 
 def _budget(device: torch.device, given: int | None) -> int:

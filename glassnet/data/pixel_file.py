@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -27,10 +28,12 @@ from torch import Tensor
 
 from glassnet._types import Shape
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout changes, or when the same image would give other pixels than before."""
 HEADER_BYTES = 4096
 CHUNK_BYTES = 1 << 24
+_mappings: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
+"""The files that are mapped, by the address of their images; one that no tensor lies in any more is gone from here."""
 SUFFIXES = (PIXELS, PARTIAL, JOURNAL) = (".pixels", ".partial", ".journal")
 
 
@@ -72,8 +75,8 @@ class PixelLayout:
 def open_pixels(folder: Path, layout: PixelLayout) -> tuple[Tensor, dict[int, str]] | None:
     """Return the finished images `uint8` `(K, C, H, W)`, mapped, and why each of the other sources has no row.
 
-    They are read from the disk as they are used, and writing to them changes memory only. None where there is no such
-    file or its header, length or trailer is not as it must be; the pixels are not read for this.
+    They are read from the disk as they are used; writing to them changes memory only, until `release_pages`. None where
+    there is no such file or its header, length or trailer is not as it must be; the pixels are not read for this.
     """
     try:
         with layout.path(folder, PIXELS).open("rb") as file:
@@ -88,10 +91,24 @@ def open_pixels(folder: Path, layout: PixelLayout) -> tuple[Tensor, dict[int, st
             if zlib.crc32(trailer) != header["trailer_crc"]:
                 return None
             failures = {int(index): str(reason) for index, reason in json.loads(trailer).items()}
-            rows = np.frombuffer(_mapping(file), np.uint8, num_rows * layout.image_bytes, HEADER_BYTES)
+            mapping = _mapping(file)
+            rows = np.frombuffer(mapping, np.uint8, num_rows * layout.image_bytes, HEADER_BYTES)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return torch.from_numpy(rows.reshape(num_rows, *layout.image_shape)), failures
+    pixels = torch.from_numpy(rows.reshape(num_rows, *layout.image_shape))
+    _mappings[pixels.untyped_storage().data_ptr()] = mapping
+    return pixels, failures
+
+
+def release_pages(pixels: Tensor) -> None:
+    """Give back the memory through which the images of `open_pixels` were read; they are read anew when needed.
+
+    `pixels` may be a part of such images; all of them are released. The system keeps what it has read for as long as it
+    has room, so that this costs little. Nothing is done to another tensor, nor where the system cannot do it.
+    """
+    mapping = _mappings.get(pixels.untyped_storage().data_ptr())
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapping(file: io.BufferedReader) -> mmap.mmap:

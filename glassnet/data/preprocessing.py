@@ -1,8 +1,8 @@
 """The preprocessing contract: one record that turns any image into what a network was trained on.
 
 It is made once, at training, stored with the run, and used by everything afterwards; nothing else resizes or
-normalises. Fitting works on `uint8` pixels with Pillow, whose fixed-point resampling gives the same pixels on every
-machine; normalising is one multiplication and one addition in float32.
+normalises. Fitting works on `uint8` pixels in integers (`resizing`), which gives the same pixels on every machine;
+normalising is one multiplication and one addition in float32.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from torch import Tensor
 from glassnet._errors import UsageError, WorkError, unknown_name
 from glassnet._types import PathArg, Shape
 from glassnet.data.content import Content
-from glassnet.data.decoding import Box, open_reduced
-from glassnet.data.examples import FITS, INTERPOLATIONS, ExampleSet, Framing
+from glassnet.data.decoding import Opened, open_reduced
+from glassnet.data.examples import FITS, ExampleSet, Framing
 from glassnet.data.image_cache import cached_pixels
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.images import SetAside
+from glassnet.data.pixel_file import release_pages
+from glassnet.data.resizing import INTERPOLATIONS, centre, resized
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's colour mode by number of channels."""
@@ -111,8 +113,7 @@ class Preprocessing:
 
         Raises `UnreadableImageError` for what is not an image.
         """
-        image, box = open_reduced(source, self.mode, self.fill, self._shrinkage)
-        return self._pixels(self._place(image, box))
+        return self._placed(open_reduced(source, self.mode, self.fill, self._shrinkage))
 
     def fit_inputs(self, inputs: Tensor | ImageFiles) -> Tensor:
         """Return `inputs`, `uint8 (N, C, h, w)` or N files, fitted to `uint8 (N, C, H, W)`; as `fit_image` on each.
@@ -154,7 +155,7 @@ class Preprocessing:
             return canvas
         for index, array in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
             image = Image.fromarray(array.squeeze(-1) if self.mode == "L" else array)
-            canvas[index] = self._pixels(self._place(image, (0, 0, *image.size)))
+            canvas[index] = self._placed(Opened(image, (0, 0, *image.size), 1))
         return canvas
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -176,32 +177,25 @@ class Preprocessing:
         ratios = width / self.content_size[1], height / self.content_size[0]
         return max(ratios) if self.fit == "pad" else min(ratios)
 
-    def _place(self, image: Image.Image, box: Box) -> Image.Image:
-        """Resize what lies in the `box` of an image by `fit` into the content box and surround it by the margin."""
-        (height, width), resample = self.content_size, INTERPOLATIONS[self.interpolation]
-        left, upper, right, lower = box
+    def _placed(self, opened: Opened) -> Tensor:
+        """Return the picture in an opened image, resized by `fit` into the content box, as `uint8 (C, H, W)`."""
+        image, box, reduction = opened
+        (height, width), (left, upper, right, lower) = self.content_size, box
         from_width, from_height = right - left, lower - upper
         target = (width, height)
         if self.fit == "crop":
             scale = max(width / from_width, height / from_height)
-            cut_x = max(0.0, (from_width - width / scale) / 2)
-            cut_y = max(0.0, (from_height - height / scale) / 2)
-            box = (left + cut_x, upper + cut_y, right - cut_x, lower - cut_y)
+            box = centre(box, width / scale, height / scale, 1 / reduction)
         elif self.fit == "pad":
             scale = min(width / from_width, height / from_height)
             target = (max(1, round(from_width * scale)), max(1, round(from_height * scale)))
-        if target != image.size or box != (0, 0, *image.size):
-            image = image.resize(target, resample, box=box)
-        if image.size == (self.size[1], self.size[0]):
-            return image
-        canvas = Image.new(self.mode, (self.size[1], self.size[0]), (self.fill,) * self.num_channels)
-        canvas.paste(image, ((self.size[1] - image.width) // 2, (self.size[0] - image.height) // 2))
-        return canvas
-
-    def _pixels(self, image: Image.Image) -> Tensor:
-        """Return a placed image as `uint8 (C, H, W)`; by numpy, as torch would start threads from each thread."""
-        array = np.asarray(image).reshape(*self.size, self.num_channels)
-        return torch.from_numpy(array.transpose(2, 0, 1).copy())
+        pixels = resized(image, target, self.interpolation, box).transpose(2, 0, 1)
+        if target == (self.size[1], self.size[0]):
+            return torch.from_numpy(np.ascontiguousarray(pixels))
+        canvas = np.full(self.input_shape, self.fill, np.uint8)
+        row, column = (self.size[0] - target[1]) // 2, (self.size[1] - target[0]) // 2
+        canvas[:, row : row + target[1], column : column + target[0]] = pixels
+        return torch.from_numpy(canvas)
 
     def example(self) -> Tensor:
         """Return one fitted black image, `uint8 (1, C, H, W)`."""
@@ -251,6 +245,7 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     for block in pixels.split(max(1, STATISTICS_BLOCK_BYTES // max(1, pixels[:1].nbytes))):
         for histogram, channel in zip(histograms, block.unbind(1), strict=True):
             histogram += torch.bincount(channel.reshape(-1), minlength=256)
+        release_pages(pixels)
     means, stds = zip(*(_mean_and_spread(histogram.tolist()) for histogram in histograms), strict=True)
     return means, stds
 

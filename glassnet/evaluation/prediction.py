@@ -17,6 +17,7 @@ from glassnet._seed import seeded
 from glassnet._user_code import in_line, words_of
 from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds
+from glassnet.data.pixel_file import release_pages
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.inputs import GatheredInputs, InputArg, gather_inputs
@@ -79,6 +80,7 @@ def predict_outputs(
     with evaluating(model), autocast(device, precision):
         for start, stop in batch_bounds(len(inputs), batch_size):
             batches.append(forward(record.normalise(inputs[start:stop].to(device))).float())
+            release_pages(inputs)
     return torch.cat(batches) if batches else torch.zeros(0, len(record.class_names), device=inputs.device)
 
 

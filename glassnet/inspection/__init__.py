@@ -1,6 +1,32 @@
 """Inspection: opening a network. Takes any `nn.Module` and leaves it as it was."""
 
+from glassnet.inspection.ablation import Ablation, ablate
+from glassnet.inspection.connectivity import Connectivity, connectivity
+from glassnet.inspection.feature_maps import FeatureMaps, feature_maps
 from glassnet.inspection.filters import Filters, filters
+from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_field
 from glassnet.inspection.summary import LayerRow, Summary, summary
+from glassnet.inspection.top_images import TopImages, top_images
+from glassnet.inspection.tracing import Step, Trace, Value, trace
 
-__all__ = ["Filters", "LayerRow", "Summary", "filters", "summary"]
+__all__ = [
+    "Ablation",
+    "Connectivity",
+    "FeatureMaps",
+    "Filters",
+    "LayerReceptiveField",
+    "LayerRow",
+    "Step",
+    "Summary",
+    "TopImages",
+    "Trace",
+    "Value",
+    "ablate",
+    "connectivity",
+    "feature_maps",
+    "filters",
+    "receptive_field",
+    "summary",
+    "top_images",
+    "trace",
+]

@@ -228,14 +228,19 @@ def _spread(values: Tensor) -> float:
     return float(values.to(torch.promote_types(values.dtype, torch.float32)).std(correction=0))
 
 
-def _saturated_share(module: nn.Module, values: Tensor) -> float | None:
+def bounds_of(module: nn.Module) -> tuple[float, float] | None:
+    """Return the lowest and highest value that an activation function can give; None for a layer without bounds."""
     if isinstance(module, ScaledTanh):
-        low, high = -module.amplitude, module.amplitude
-    elif isinstance(module, nn.Hardtanh):
-        low, high = module.min_val, module.max_val
-    elif type(module) in BOUNDS:
-        low, high = BOUNDS[type(module)]
-    else:
+        return -module.amplitude, module.amplitude
+    if isinstance(module, nn.Hardtanh):
+        return module.min_val, module.max_val
+    return BOUNDS.get(type(module))
+
+
+def _saturated_share(module: nn.Module, values: Tensor) -> float | None:
+    bounds = bounds_of(module)
+    if bounds is None:
         return None
+    low, high = bounds
     margin = SATURATION * (high - low)
     return float(((values <= low + margin) | (values >= high - margin)).float().mean())

@@ -86,6 +86,9 @@ class TrainConfig:
     precision: str = "auto"
     """`fp32`, `bf16` or `fp16` (autocast; `fp16` with a scaled loss), or `auto`: bf16 where the hardware multiplies it
     natively, else fp32."""
+    memory_budget_gib: float | None = None
+    """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
+    together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""
     compile: bool = False
     """Whether the network is compiled (`torch.compile`); it pays where training takes minutes."""
     sync_batch_norm: bool = False
@@ -144,6 +147,7 @@ class TrainConfig:
             ("weight_decay", 0, True),
             ("max_gradient_norm", 0, False),
             ("max_shift", 0, True),
+            ("memory_budget_gib", 0, True),
             ("patience", 1, True),
             ("seed", 0, True),
         ):
@@ -216,6 +220,11 @@ class TrainConfig:
         if self.schedule == "plateau":
             usual["plateau_patience"] = PLATEAU_PATIENCE
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """`memory_budget_gib` in bytes."""
+        return None if self.memory_budget_gib is None else int(self.memory_budget_gib * 2**30)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain values, in the order in which they are documented."""

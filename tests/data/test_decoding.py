@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glassnet.data.decoding import open_reduced, pillow_warnings
-from glassnet.data.images import UnreadableImageError, open_image
+from glassnet.data.decoding import open_reduced
+from glassnet.data.images import UnreadableImageError, open_image, pillow_warnings
 from glassnet.data.preprocessing import Preprocessing
 
 WIDTH, HEIGHT = 203, 117
@@ -43,7 +43,7 @@ def record(size: tuple[int, int], **values: object) -> Preprocessing:
 def test_a_jpeg_is_reduced_as_long_as_two_pixels_are_left_for_each(
     tmp_path: Path, shrinkage: float, size: tuple[int, int]
 ) -> None:
-    image, box = open_reduced(save(tmp_path / "a.jpg", picture()), "RGB", 0, lambda width, height: shrinkage)
+    image, box, _ = open_reduced(save(tmp_path / "a.jpg", picture()), "RGB", 0, lambda width, height: shrinkage)
     factor = {203: 1, 102: 2, 51: 4, 26: 8}[size[0]]
     assert image.size == size
     assert box == (0, 0, WIDTH / factor, HEIGHT / factor)
@@ -60,7 +60,7 @@ def test_a_reduced_image_lies_where_the_whole_one_does_however_it_is_turned(
     reduced = one.fit_image(path).double()
     assert (whole != reduced).any()  # it was reduced
     assert (whole - reduced).abs().mean() < 2.5
-    image, _ = open_reduced(path, "RGB", 0, one._shrinkage)
+    image, _, _ = open_reduced(path, "RGB", 0, one._shrinkage)
     misplaced = one.fit_image(image).double()  # as if the whole of the last pixels were picture
     assert (whole - reduced).abs().mean() < (whole - misplaced).abs().mean()
 
@@ -78,7 +78,7 @@ def test_other_kinds_of_jpeg_are_reduced_too(tmp_path: Path, kind: str) -> None:
         picture().save(path, "MPO", quality=95, save_all=True, append_images=[picture()])
     else:
         save(path, picture().convert(kind if kind in ("L", "CMYK") else "RGB"), **options)
-    image, _ = open_reduced(path, "RGB", 0, lambda width, height: 5.0)
+    image, _, _ = open_reduced(path, "RGB", 0, lambda width, height: 5.0)
     assert image.size == (102, 59)
     one = record((12, 21))
     difference = one.fit_image(path).double() - one.fit_image(open_image(path, "RGB")).double()
@@ -86,9 +86,22 @@ def test_other_kinds_of_jpeg_are_reduced_too(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_extremely_thin_jpeg_is_taken_whole(tmp_path: Path) -> None:
-    image, box = open_reduced(save(tmp_path / "a.jpg", picture(300, 1)), "RGB", 0, lambda width, height: 30.0)
+    image, box, _ = open_reduced(save(tmp_path / "a.jpg", picture(300, 1)), "RGB", 0, lambda width, height: 30.0)
     assert image.size == (300, 1)
     assert box == (0, 0, 300, 1)
+
+
+def test_a_jpeg_too_long_to_be_read_at_once_gives_the_same_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.jpg", picture())
+    expected = record((10, 12)).fit_image(path)
+    read: list[object] = []
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", lambda source: (read.append(source), opened(source))[1])
+    monkeypatch.setattr("glassnet.data.decoding.LARGEST_READ_BYTES", path.stat().st_size - 1)
+    assert (record((10, 12)).fit_image(path) == expected).all()
+    assert read == [path]
 
 
 def test_an_unread_pillow_image_gives_the_pixels_of_its_file_and_stays_unread(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_other_formats_are_opened_as_they_always_are(tmp_path: Path, suffix: str
     exif = Image.Exif()
     exif[0x0112] = 6
     picture().save(path, **({} if suffix == "gif" else {"exif": exif}))
-    image, box = open_reduced(path, "RGB", 0, lambda width, height: 8.0)
+    image, box, _ = open_reduced(path, "RGB", 0, lambda width, height: 8.0)
     assert np.array_equal(np.asarray(image), np.asarray(open_image(path, "RGB")))
     assert box == (0, 0, *image.size)
 

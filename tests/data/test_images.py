@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from glassnet.data.decoding import open_reduced
-from glassnet.data.images import UnreadableImageError, open_image
+from glassnet.data.images import UnreadableImageError, open_image, open_picture, pillow_warnings
 
 GREY = np.array([[0, 64, 128], [192, 255, 10]], dtype=np.uint8)
 
@@ -161,3 +162,54 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
             path.write_bytes(damaged.tobytes())
             with contextlib.suppress(UnreadableImageError):
                 assert open_image(path, "RGB").mode == "RGB"
+
+
+def test_a_damaged_tiff_gives_the_same_pixels_from_its_path_and_from_memory(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((5, 4), 65535, dtype=np.uint16)).save(stream, "TIFF")
+    rows_per_strip = b"\x16\x01\x04\x00\x01\x00\x00\x00"  # tag 278, one number of 32 bits
+    content = stream.getvalue().replace(rows_per_strip + b"\x05", rows_per_strip + b"\x04")
+    assert content != stream.getvalue()
+    path = tmp_path / "short.tif"
+    path.write_bytes(content + bytes(range(200, 240)))
+    expected = np.array(open_image(Image.open(io.BytesIO(path.read_bytes())), "L"))
+    assert (grey(path) == expected).all()
+    assert expected.tolist() == [[255] * 4] * 4 + [[0] * 4]  # and nothing from beyond the strip
+
+
+def test_what_is_in_lab_colours_is_not_called_damaged(tmp_path: Path) -> None:
+    Image.new("LAB", (2, 2)).save(tmp_path / "a.tif")
+    for read in (lambda path: open_image(path, "RGB"), open_picture):
+        with pytest.raises(UnreadableImageError, match=r"^expected grey, RGB or CMYK, got LAB; convert"):
+            read(tmp_path / "a.tif")
+
+
+def test_an_image_that_needs_no_change_is_not_copied() -> None:
+    image = Image.fromarray(GREY)
+    assert open_image(image, "L") is image
+    assert open_image(image, "RGB") is not image
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 6, 8, 9])
+@pytest.mark.parametrize("how", ["exif", "xmp"])
+def test_a_jpeg_stands_upright_wherever_its_header_says_so(tmp_path: Path, how: str, orientation: int) -> None:
+    tall = Image.fromarray(np.zeros((8, 16), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+    tall.save(tmp_path / "a.jpg", **({"exif": exif} if how == "exif" else {"xmp": packet}))
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).size
+    assert open_image(tmp_path / "a.jpg", "L").size == expected
+    assert expected == ((8, 16) if orientation in (6, 8) else (16, 8))
+
+
+def test_threads_share_the_filters_for_warnings_and_the_last_to_leave_puts_them_back() -> None:
+    before = list(warnings.filters)
+    first, second = pillow_warnings(), pillow_warnings()
+    first.__enter__()
+    inside = list(warnings.filters)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert list(warnings.filters) == inside != before
+    second.__exit__(None, None, None)
+    assert list(warnings.filters) == before

@@ -38,9 +38,10 @@ def test_lenet5_has_the_layers_and_counts_of_its_paper() -> None:
 def test_the_table_shows_every_row_and_the_total() -> None:
     lines = str(summary(build_model("lenet5"), (1, 32, 32))).splitlines()
     columns = ["layer", "kind", "input", "output", "kernel", "stride", "pad", "parameters", "multiplications"]
-    assert lines[0].split() == columns
-    assert lines[1].split() == ["c1", "Conv2d", "1x32x32", "6x28x28", "5x5", "1", "0", "156", "117,600"]
-    assert lines[-1].split() == ["total", "61,706", "416,520"]
+    assert lines[0].split() == [*columns, "additions", "KiB", "field"]
+    cells = ["c1", "Conv2d", "1x32x32", "6x28x28", "5x5", "1", "0", "156", "117,600", "117,600", "18.4", "5x5"]
+    assert lines[1].split() == cells
+    assert lines[-1].split() == ["total", "61,706", "416,520", "416,520", "57.0"]
 
 
 def test_grouped_strided_and_one_dimensional_layers_are_counted() -> None:
@@ -54,16 +55,17 @@ def test_a_linear_layer_over_positions_counts_each_of_them() -> None:
 
 
 class Odd(nn.Module):
-    """A layer that glassnet has never heard of."""
+    """A layer with an operation that glassnet has no rule for."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * x
+        return torch.linalg.inv(torch.eye(4) + x.T @ x)[:1]
 
 
 def test_an_unknown_kind_is_said_to_be_not_counted() -> None:
     result = summary(nn.Sequential(OrderedDict(fc=nn.Linear(4, 4), odd=Odd())), (4,))
     assert result.uncounted == ("odd",)
     assert "not counted" in str(result)
+    assert "at least" in str(result).splitlines()[-1]
 
 
 def test_parameters_used_twice_are_counted_once() -> None:
@@ -117,7 +119,7 @@ def test_positions_folded_into_the_batch_are_counted() -> None:
     assert summary(EveryPixel(), (3, 8, 8)).num_multiplications == 64 * 30
 
 
-def test_weights_outside_layers_make_the_total_a_lower_bound() -> None:
+def test_weights_outside_layers_are_counted_where_they_are_used() -> None:
     class WithOwnWeights(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -128,8 +130,11 @@ def test_weights_outside_layers_make_the_total_a_lower_bound() -> None:
             return self.head(rows * self.scale)
 
     result = summary(WithOwnWeights(), (4,))
-    assert result.uncounted == ("(model)",)
-    assert str(result).splitlines()[-1].split()[-3:] == ["at", "least", "8"]
+    assert [(row.name, row.num_parameters, row.num_multiplications) for row in result.rows] == [
+        ("mul", 4, 4),
+        ("head", 10, 8),
+    ]
+    assert result.uncounted == ()
 
 
 def test_an_empty_sequential_is_an_identity() -> None:
@@ -140,3 +145,97 @@ def test_an_empty_sequential_is_an_identity() -> None:
 def test_an_input_shape_that_is_none_is_refused(shape: object) -> None:
     with pytest.raises(UsageError, match="input_shape must be positive whole numbers"):
         summary(nn.Flatten(), shape)  # type: ignore[arg-type]
+
+
+def residual_block() -> nn.Module:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.relu(self.conv(x)) + x)
+
+    return nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 2, 3), body=nn.Sequential(Block(), Block())))
+
+
+def test_functions_stand_in_the_tree_under_the_module_that_calls_them() -> None:
+    result = summary(residual_block(), (1, 8, 8))
+    names = [row.name for row in result.rows]
+    assert names[1:5] == ["body.0.conv", "body.0.relu", "body.0.add", "body.0.relu_1"]
+    assert [row.is_function for row in result.rows[1:5]] == [False, False, True, False]
+    lines = str(result).splitlines()
+    assert [line.split("  ")[0] or line[:8].rstrip() for line in lines[2:5]] == ["body", "  0", "    conv"]
+    assert {container.name: container.num_parameters for container in result.containers} == {
+        "body": 76,
+        "body.0": 38,
+        "body.1": 38,
+    }
+
+
+def test_memory_counts_new_outputs_and_not_what_is_changed_in_place() -> None:
+    result = summary(residual_block(), (1, 8, 8))
+    assert {row.name: row.num_bytes for row in result.rows[:5]} == {
+        "stem": 2 * 36 * 4,
+        "body.0.conv": 2 * 36 * 4,
+        "body.0.relu": 0,
+        "body.0.add": 2 * 36 * 4,
+        "body.0.relu_1": 0,
+    }
+
+
+def test_receptive_fields_stand_in_the_rows() -> None:
+    result = summary(residual_block(), (1, 8, 8))
+    assert [row.field_size for row in result.rows if row.name.endswith(("stem", "add"))] == [(3, 3), (5, 5), (7, 7)]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_keeps_the_counts() -> None:
+    result = summary(build_model("lenet5"), (1, 32, 32))
+    narrow = result.table(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.splitlines()[0].split()[-2:] == ["parameters", "multiplications"] or "field" in narrow
+    assert result.table(10_000) == str(result)
+
+
+def test_markdown_has_a_row_per_layer_with_its_full_name() -> None:
+    lines = summary(residual_block(), (1, 8, 8)).markdown().splitlines()
+    assert lines[0].startswith("| layer | kind | input |")
+    assert lines[1].startswith("| :-- | :-- | :-- | :-- | --: |")
+    assert lines[5].startswith("| body.0.add | function | 2x6x6 | 2x6x6 |")
+    assert all(line.count(" | ") == lines[0].count(" | ") for line in lines)
+    assert lines[-1].startswith("| **total** |")
+
+
+def test_the_lecture_table_has_the_rows_and_columns_of_a_lecture() -> None:
+    lines = summary(build_model("lenet5"), (1, 32, 32)).lecture_table().splitlines()
+    assert lines[0].split() == ["layer", "in", "out", "kernel", "stride", "pad", "channels", "parameters"]
+    assert [line.split()[0] for line in lines[1:-1]] == ["c1", "s2", "c3", "s4", "c5", "f6", "output"]
+    assert lines[3].split() == ["c3", "14x14", "10x10", "5x5", "1", "0", "6", "->", "16", "2,416"]
+    assert lines[-1].split() == ["total", "61,706"]
+
+
+def test_functional_convolutions_show_their_window_and_own_their_weights() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, 1, 3, 3))
+            self.act = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(nn.functional.max_pool2d(nn.functional.conv2d(x, self.weight, stride=2, padding=1), 2))
+
+    convolution, pool, _ = summary(Functional(), (1, 9, 9)).rows
+    assert (convolution.name, convolution.kernel_size, convolution.stride, convolution.padding) == (
+        "conv2d", (3, 3), (2, 2), (1, 1),
+    )  # fmt: skip
+    assert (convolution.num_parameters, convolution.is_weighted) == (27, True)
+    assert (pool.kernel_size, pool.stride) == ((2, 2), (2, 2))
+
+
+def test_parametrised_and_compiled_modules_are_seen() -> None:
+    weight_normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    model = nn.Sequential(OrderedDict(conv=weight_normed, act=torch.compile(nn.ReLU(), backend="eager")))
+    rows = summary(model, (1, 5, 5)).rows
+    assert [(row.name, row.kind) for row in rows] == [("conv", "ParametrizedConv2d"), ("act", "ReLU")]
+    assert (rows[0].num_parameters, rows[0].num_multiplications) == (2 + 18 + 2, 18 * 9)

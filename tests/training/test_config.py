@@ -33,6 +33,7 @@ from glassnet import TrainConfig, UsageError
         ({"warmup": 1}, "warmup must be at least 0 and below 1"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"max_shift": -1}, "max_shift must be at least 0"),
+        ({"memory_budget_gib": -1}, "memory_budget_gib must be at least 0"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"optimizer": "adm"}, "Unknown optimizer 'adm'. Did you mean 'adam'"),

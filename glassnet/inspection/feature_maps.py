@@ -1,0 +1,238 @@
+"""Feature maps: what the channels of a layer make of images, and which of them say nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glassnet._errors import UsageError, unknown_name
+from glassnet._types import by
+from glassnet.data.images import SetAside
+from glassnet.data.records import InputRecord
+from glassnet.inspection.activation_statistics import SATURATION, bounds_of
+from glassnet.inspection.batches import Images, Subject, explaining, gather, opened, stream
+from glassnet.inspection.capture import capture_output, layer_of
+
+SORTS = ("index", "activation", "variance")
+SCALES = ("shared", "own")
+SATURATED_SHARE = 0.95
+"""A channel is saturated where at least this share of its values lies near a bound of its function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """One channel of a layer over all images and positions."""
+
+    index: int
+    num_values: int
+    """Over images and positions."""
+    mean: float
+    spread: float
+    """Standard deviation."""
+    minimum: float
+    maximum: float
+    saturated_share: float | None
+    """Share of the values near a bound of the layer's function; None where it has no bounds."""
+
+    @property
+    def is_dead(self) -> bool:
+        """True where the channel has one value everywhere and tells nothing apart; of a single value, where it is 0."""
+        return self.minimum == self.maximum and (self.num_values > 1 or self.maximum == 0)
+
+    @property
+    def is_saturated(self) -> bool:
+        """True where nearly all values lie at a bound of the layer's function."""
+        return self.saturated_share is not None and self.saturated_share >= SATURATED_SHARE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FeatureMaps:
+    """What `feature_maps` returns; `gn.picture` draws it, `str()` says what was found."""
+
+    layer: str
+    kind: str
+    """The layer's class."""
+    maps: Tensor
+    """Of the first images, `(K, C, ...)`, float32 on the CPU."""
+    images: Tensor
+    """Those images, `(K, ...)`: `uint8` pixels where there were such, else as the model took them."""
+    channels: tuple[Channel, ...]
+    """Over all images, in the layer's order."""
+    order: tuple[int, ...]
+    """The channels' numbers as sorted."""
+    sort: str
+    scale: str
+    num_images: int
+    set_aside: tuple[SetAside, ...] = ()
+    """Files that could not be read."""
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """Channels that have the same value everywhere on all images."""
+        return tuple(channel.index for channel in self.channels if channel.is_dead)
+
+    @property
+    def saturated(self) -> tuple[int, ...]:
+        """Channels with nearly all values at a bound of the layer's function, and not dead."""
+        return tuple(channel.index for channel in self.channels if channel.is_saturated and not channel.is_dead)
+
+    def limit(self, channel: int) -> float:
+        """Return the size drawn at full strength: the largest in the kept maps, or in those of this channel."""
+        chosen = self.maps if self.scale == "shared" else self.maps[:, channel]
+        return float(torch.nan_to_num(chosen, posinf=0.0, neginf=0.0).abs().max())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the maps' numbers as plain values for JSON."""
+        return {
+            "layer": self.layer,
+            "kind": self.kind,
+            "shape": tuple(self.maps.shape[1:]),
+            "num_images": self.num_images,
+            "sort": self.sort,
+            "scale": self.scale,
+            "order": self.order,
+            "dead": self.dead,
+            "saturated": self.saturated,
+            "channels": [
+                {**channel.__dict__, "is_dead": channel.is_dead, "is_saturated": channel.is_saturated}
+                for channel in self.channels
+            ],
+            "set_aside": [item.__dict__ for item in self.set_aside],
+        }
+
+    def __str__(self) -> str:
+        on = "this image" if self.num_images == 1 else f"these {self.num_images:,} images"
+        what = "channels" if self.maps.ndim > 2 else "features"
+        count = len(self.channels)
+        text = f"{len(self.dead)} of {count} {what} of {self.layer} are dead on {on}"
+        if self.saturated or self.channels[0].saturated_share is not None:
+            text += f", {len(self.saturated)} saturated"
+        return text + "."
+
+    def __repr__(self) -> str:
+        return f"FeatureMaps('{self.layer}', {by(tuple(self.maps.shape[1:]))}, {self.num_images} images)"
+
+
+def feature_maps(
+    subject: Subject,
+    images: Images,
+    layer: str,
+    *,
+    sort: str = "index",
+    scale: str = "shared",
+    keep: int = 8,
+    preprocessing: InputRecord | None = None,
+    batch_size: int | None = None,
+) -> FeatureMaps:
+    """Run images through a model and look at what the channels of `layer` make of them.
+
+    `subject` is any module, or a run, whose preprocessing then applies. `images`: one or many, see `batches.Images`,
+    or a split of a data set. Statistics are over all of them, streamed in batches; the maps of the first `keep` images
+    are kept. `sort` orders the channels by number (`index`), by their largest value (`activation`) or by their spread
+    (`variance`), largest first; `scale` says whether pictures of channels share one colour scale or have their `own`.
+
+    The model is left as it was. Raises `UsageError` for an unknown layer, and for images that the model does not take.
+    """
+    model, record = opened(subject, preprocessing)
+    for kind, value, known in (("sort", sort, SORTS), ("scale", scale, SCALES)):
+        if value not in known:
+            raise unknown_name(kind, str(value), known)
+    if not isinstance(keep, int) or keep < 1:
+        raise UsageError(f"keep must be a whole number of at least 1; got {keep!r}.")
+    module = layer_of(model, layer)
+    examples = stream(gather(images, model, record), model, record, batch_size)
+    totals, kept, pictures, count = _Totals(bounds_of(module)), list[Tensor](), list[Tensor](), 0
+    with capture_output(model, layer) as found:
+        for batch in examples.batches:
+            with explaining(tuple(batch.inputs.shape[1:]), record, model):
+                model(batch.inputs)
+            output = _checked(found.output, layer, len(batch.inputs))
+            totals.add(output)
+            if count < keep:
+                kept.append(output[: keep - count].float().cpu().clone())
+                pictures.append(batch.given[: keep - count].cpu().clone())
+            count += len(batch.inputs)
+            found.clear()
+    if not count:
+        raise UsageError("There is nothing to look at: expected at least one image, got none.")
+    channels = totals.channels()
+    return FeatureMaps(
+        layer=layer,
+        kind=type(module).__name__,
+        maps=torch.cat(kept),
+        images=torch.cat(pictures),
+        channels=channels,
+        order=_ordered(channels, sort),
+        sort=sort,
+        scale=scale,
+        num_images=count,
+        set_aside=examples.set_aside,
+    )
+
+
+def _checked(output: Tensor, layer: str, num_images: int) -> Tensor:
+    if output.ndim < 2 or len(output) != num_images or not output.is_floating_point():
+        raise UsageError(
+            f"Expected layer '{layer}' to give numbers with a row for each of {num_images} images and channels behind; "
+            f"got {output.dtype} {tuple(output.shape)}. Choose another layer: `glassnet summary` lists them."
+        )
+    return output
+
+
+def _ordered(channels: Sequence[Channel], sort: str) -> tuple[int, ...]:
+    keys = {"index": lambda c: c.index, "activation": lambda c: -c.maximum, "variance": lambda c: -c.spread}
+    return tuple(channel.index for channel in sorted(channels, key=keys[sort]))
+
+
+class _Totals:
+    """Sums over images and positions, channel by channel.
+
+    Only whole-row sums, norms and extremes, which are many times faster on a CPU than torch's variance and counts.
+    """
+
+    def __init__(self, bounds: tuple[float, float] | None) -> None:
+        self.bounds = bounds
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, output: Tensor) -> None:
+        """Take a batch `(B, C, ...)`."""
+        values = output.to(torch.promote_types(output.dtype, torch.float32)).reshape(*output.shape[:2], -1)
+        self.count += len(values) * values.shape[2]
+        norms: Tensor = torch.linalg.vector_norm(values, dim=2)
+        self._add("sum", values.sum(2).double().sum(0))
+        self._add("squares", norms.double().square().sum(0))
+        if self.bounds is not None:
+            low, high = self.bounds
+            margin = SATURATION * (high - low)
+            self._add("saturated", ((values <= low + margin) | (values >= high - margin)).sum((0, 2)).double())
+        low_now, high_now = values.amin((0, 2)), values.amax((0, 2))
+        self.sums["minimum"] = torch.minimum(self.sums.get("minimum", low_now), low_now)
+        self.sums["maximum"] = torch.maximum(self.sums.get("maximum", high_now), high_now)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def channels(self) -> tuple[Channel, ...]:
+        """Return what came out for each channel."""
+        columns = {name: value.tolist() for name, value in self.sums.items()}
+        found = []
+        for index, total in enumerate(columns["sum"]):
+            mean, low, high = total / self.count, columns["minimum"][index], columns["maximum"][index]
+            variance = max(columns["squares"][index] / self.count - mean * mean, 0.0)
+            found.append(
+                Channel(
+                    index=index,
+                    num_values=self.count,
+                    mean=mean,
+                    spread=0.0 if low == high else math.sqrt(variance) if math.isfinite(variance) else variance,
+                    minimum=low,
+                    maximum=high,
+                    saturated_share=columns["saturated"][index] / self.count if "saturated" in columns else None,
+                )
+            )
+        return tuple(found)

@@ -1,0 +1,216 @@
+"""The images, and the patch in each, that excite a unit most: the nearest thing to asking it what it looks for.
+
+Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), figure 2; Girshick, Donahue, Darrell
+and Malik, "Rich feature hierarchies for accurate object detection" (2014), section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from glassnet._errors import UsageError
+from glassnet._types import Shape
+from glassnet.arithmetic import Sides
+from glassnet.data.images import SetAside
+from glassnet.data.records import InputRecord
+from glassnet.inspection.batches import Batch, Examples, Subject, explaining, opened, stream
+from glassnet.inspection.capture import capture_output, layer_of
+from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_field
+from glassnet.inspection.units import Unit, parse_unit
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TopImage:
+    """One of the images that excite the unit most."""
+
+    position: int
+    """Where it stands among the examples."""
+    activation: float
+    """Of the unit; of a channel its largest."""
+    unit: Unit
+    """The one unit of the channel that was excited most."""
+    box: tuple[Sides, ...]
+    """What that unit sees of the image, along each axis behind the channels, cut to the image: first pixel and the one
+    behind the last."""
+    label: int | None
+    class_name: str
+    """Empty where no classes are known."""
+    image: Tensor
+    """`(C, H, W)`, as the model saw it before normalisation: `uint8` pixels where there were such."""
+
+    @property
+    def patch(self) -> Tensor:
+        """The part of the image in the box."""
+        part = self.image
+        first = part.ndim - len(self.box)
+        for axis, (start, stop) in enumerate(self.box):
+            part = part.narrow(first + axis, start, stop - start)
+        return part
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the pixels as plain values for JSON."""
+        return {
+            "position": self.position,
+            "activation": self.activation,
+            "unit": str(self.unit),
+            "box": self.box,
+            "label": self.label,
+            "class_name": self.class_name,
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TopImages(Sequence[TopImage]):
+    """The images that excite a unit most, the strongest first; `gn.picture` draws them, `str()` says what was found."""
+
+    unit: Unit
+    rows: tuple[TopImage, ...]
+    num_examples: int
+    mean: float
+    """Of the unit's activation (a channel's largest) over all examples."""
+    field: LayerReceptiveField = field(repr=False)
+    set_aside: tuple[SetAside, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self.rows[index]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the pixels as plain values for JSON."""
+        return {
+            "unit": str(self.unit),
+            "num_examples": self.num_examples,
+            "mean": self.mean,
+            "field_size": self.field.size,
+            "images": [row.to_dict() for row in self.rows],
+            "set_aside": [item.__dict__ for item in self.set_aside],
+        }
+
+    def __str__(self) -> str:
+        classes = [row.class_name for row in self.rows if row.class_name]
+        text = f"The {len(self.rows)} images that excite {self.unit} most of {self.num_examples:,}"
+        if self.rows:
+            text += f" give {self.rows[0].activation:.3g} to {self.rows[-1].activation:.3g} (mean {self.mean:.3g})"
+        if classes:
+            most = max(dict.fromkeys(classes), key=classes.count)
+            text += f"; {classes.count(most)} of them are '{most}'"
+        return text + "."
+
+    def __repr__(self) -> str:
+        return f"TopImages('{self.unit}', {len(self.rows)} of {self.num_examples} images)"
+
+
+def top_images(
+    subject: Subject,
+    examples: Examples,
+    unit: str | Unit,
+    n: int = 9,
+    *,
+    preprocessing: InputRecord | None = None,
+    batch_size: int | None = None,
+) -> TopImages:
+    """Find the `n` examples that excite a unit most, and what it sees of each.
+
+    `subject` is any module, or a run, whose preprocessing then applies. `examples`: a split of a data set, inputs as
+    the model takes them, or batches of them (a `DataLoader`). They are read once, a batch at a time; nothing is kept
+    but the `n` best so far. `unit` is `layer:channel`, of which the strongest position of each image counts, or one
+    unit, `layer:channel@row,col`; see `glassnet.inspection.units`.
+
+    The model is left as it was. Raises `UsageError` for an unknown layer or unit, and for examples that the model does
+    not take.
+    """
+    model, record = opened(subject, preprocessing)
+    wanted = unit if isinstance(unit, Unit) else parse_unit(unit)
+    if not isinstance(n, int) or n < 1:
+        raise UsageError(f"n must be a whole number of at least 1; got {n!r}.")
+    layer_of(model, wanted.layer)
+    if wanted.channel is None:
+        raise UsageError(f"Expected one channel of '{wanted.layer}', such as '{wanted.layer}:0'; got '{unit}'.")
+    source = stream(examples, model, record, batch_size)
+    best = _Best(n)
+    shape: Shape = ()
+    with capture_output(model, wanted.layer) as found:
+        for batch in source.batches:
+            with explaining(tuple(batch.inputs.shape[1:]), record, model):
+                model(batch.inputs)
+            if not shape:
+                shape = tuple(found.output.shape[1:])
+                wanted.check(shape)
+            values = found.output.select(1, wanted.channel)
+            for place in wanted.position or ():
+                values = values.select(1, place)
+            best.add(batch, values)
+            input_shape = tuple(batch.inputs.shape[1:])
+            found.clear()
+    if not best.count:
+        raise UsageError("There is nothing to look at: expected at least one example, got none.")
+    seen = receptive_field(model, input_shape, wanted.layer)
+    places = shape[1:] if wanted.position is None else ()
+    rows = tuple(_row(entry, wanted, places, seen, source.class_names) for entry in best.entries)
+    mean = best.total / best.count
+    return TopImages(unit=wanted, rows=rows, num_examples=best.count, mean=mean, field=seen, set_aside=source.set_aside)
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    activation: float
+    place: int
+    """Of the strongest unit among the positions, counted row by row."""
+    position: int
+    label: int | None
+    image: Tensor
+
+
+class _Best:
+    """The strongest examples so far."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.entries: list[_Entry] = []
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, batch: Batch, values: Tensor) -> None:
+        """Take the unit's outputs `(B, ...)` for a batch; the strongest position of each example counts."""
+        strongest = values.flatten(1).amax(1) if values.ndim > 1 else values
+        self.count += len(strongest)
+        self.total += float(strongest.double().sum())
+        found, rows = torch.nan_to_num(strongest.float(), nan=-math.inf).topk(min(self.n, len(strongest)))
+        weakest = self.entries[-1].activation if len(self.entries) == self.n else None
+        for activation, row in zip(found.tolist(), rows.tolist(), strict=True):
+            if weakest is not None and activation <= weakest:
+                break
+            self.entries.append(
+                _Entry(
+                    activation=activation,
+                    place=int(values[row].flatten().argmax()) if values.ndim > 1 else 0,
+                    position=int(batch.positions[row]),
+                    label=None if batch.labels is None or batch.labels.is_floating_point() else int(batch.labels[row]),
+                    image=batch.given[row].cpu().clone(),
+                )
+            )
+        self.entries.sort(key=lambda entry: (-entry.activation, entry.position))
+        del self.entries[self.n :]
+
+
+def _row(entry: _Entry, wanted: Unit, places: Shape, seen: LayerReceptiveField, class_names: Sequence[str]) -> TopImage:
+    position = wanted.position
+    if places:
+        position = tuple(int(place) for place in torch.unravel_index(torch.tensor(entry.place), places))
+    unit = Unit(layer=wanted.layer, channel=wanted.channel, position=position)
+    return TopImage(
+        position=entry.position,
+        activation=entry.activation,
+        unit=unit,
+        box=seen.seen(unit),
+        label=entry.label,
+        class_name=class_names[entry.label] if entry.label is not None and entry.label < len(class_names) else "",
+        image=entry.image,
+    )
