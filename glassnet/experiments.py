@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,18 @@ from glassnet.runs import (
 from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import FitResult, fit
+from glassnet.training.fit import INTERRUPTED, FitResult, fit
 from glassnet.training.objective import Objective
-from glassnet.training.observer import Observer
+from glassnet.training.observer import GuardedObserver, Observer
 from glassnet.training.own_loss import LossFunction, check_own_loss
-from glassnet.training.processes import Processes, joined, launch_name, local_device, was_restarted
+from glassnet.training.processes import (
+    Processes,
+    joined,
+    launch_name,
+    local_device,
+    loss_of_others_named,
+    num_restarts,
+)
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError
 from glassnet.views.observers import check_observers, together
@@ -106,7 +115,7 @@ def train(
     name = spec.name if spec else type(model).__name__.lower()
     default_name = re.sub(r"[^\w.-]+", "-", f"{data.name}-{name}")
     with joined(device) as processes:
-        if was_restarted():
+        if num_restarts():
             begun = processes.shared(find_launched(out, default_name) if processes.is_first else None)
             if begun is not None:
                 return _resume(open_begun(begun, model), data, loss, processes, progress, observers)
@@ -201,6 +210,8 @@ def _resume(
         if note:
             observer.noted(note)
     writer = RunWriter(begun.path, is_new=False, is_usable=True)
+    if processes.is_first:
+        writer.remove_leftovers()
     return _run(experiment, writer, [observer, *observers], log, begun.state)
 
 
@@ -257,48 +268,63 @@ def _run(
     state: TrainingState | None,
 ) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
-    observer = together([*observers, *([log] if log else [])])
-    model, preprocessing = experiment.model, experiment.preprocessing
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = next((parameter.device for parameter in experiment.model.parameters()), torch.device("cpu"))
+    told = [*observers, *([log] if log else [])]
+    observer = together([GuardedObserver(one, device) for one in told])  # each apart: one that fails silences no other
     try:
-        started = time.perf_counter()
-        examples, validation = _placed(experiment, device)
-        if experiment.processes.is_first:
-            _note_disk(observer, (examples, validation))
-        preparing_s = time.perf_counter() - started
-        result = fit(
-            model,
-            examples,
-            validation,
-            preprocessing,
-            experiment.config,
-            precision=experiment.precision,
-            objective=experiment.objective,
-            observer=observer,
-            on_epoch=writer.save_epoch,
-            on_state=writer.save_state,
-            resume=state,
-            processes=experiment.processes,
-        )
+        with loss_of_others_named():
+            run = _trained(experiment, writer, observer, state)
+        if log is not None and experiment.processes.is_first:
+            with suppress(OSError):
+                log.write_result(run.record)
+        return run
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
+    except WorkError as error:
+        if not experiment.processes.is_first or not writer.is_usable:
+            raise
+        raise WorkError(f"{error} {_how_to_go_on(writer)}") from None
     finally:
         if experiment.processes.is_first and not writer.is_usable:
             writer.discard()
+
+
+def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
+    model, preprocessing = experiment.model, experiment.preprocessing
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    started = time.perf_counter()
+    examples, validation = _placed(experiment, device)
+    if experiment.processes.is_first:
+        _note_disk(observer, (examples, validation))
+    preparing_s = time.perf_counter() - started
+    result = fit(
+        model,
+        examples,
+        validation,
+        preprocessing,
+        experiment.config,
+        precision=experiment.precision,
+        objective=experiment.objective,
+        observer=observer,
+        on_epoch=writer.save_epoch,
+        on_state=writer.save_state,
+        resume=state,
+        processes=experiment.processes,
+    )
     if experiment.processes.is_first:
         bound = _bound(result, preparing_s, device)
+        observer.noted(str(bound))
+        if result.stop_reason == INTERRUPTED:
+            observer.noted(_how_to_go_on(writer))
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
             "bound": bound.to_dict(),
         }
-        observer.noted(str(bound))
         failures = (*examples.set_aside, *validation.set_aside)
         del examples, validation  # their memory is needed for the test split
         run = _finish(writer, experiment, failures)
-        if log is not None:
-            log.write_result(run.record)
     experiment.processes.wait()
     return (
         run
@@ -323,6 +349,10 @@ def _kept(writer: RunWriter) -> str:
     if writer.has_weights:
         return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
     return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
+
+
+def _how_to_go_on(writer: RunWriter) -> str:
+    return f"`glassnet train --resume {shlex.quote(str(writer.path))}` goes on from the last state that was saved."
 
 
 def _record(

@@ -13,6 +13,7 @@ tensorboard/         events for TensorBoard, where they were asked for
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import inspect
 import itertools
@@ -49,16 +50,18 @@ from glassnet.models.spec import ModelSpec
 from glassnet.models.user_model import FOLDER, rebuild_user_model, user_spec_of
 from glassnet.nn.losses import is_own_loss
 from glassnet.training.checkpoint import (
+    flush_folder,
     load_training_state,
     load_weights,
     previous_state,
+    remove_leftovers,
     save_training_state,
     save_weights,
     write_bytes,
     write_text,
 )
 from glassnet.training.config import TrainConfig
-from glassnet.training.fit import EpochEnd
+from glassnet.training.fit import INTERRUPTED, EpochEnd
 from glassnet.training.history import History
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import LossFunction
@@ -282,10 +285,21 @@ class RunWriter:
             save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
         self.save_state(end.state)
 
-    def finish(self, record: Mapping[str, object]) -> None:
-        """Write `config.yaml` with the result; of the training states only the last is of use then."""
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Write `config.yaml` with the result.
+
+        A report of before is removed first: a run that has its result and a report is complete. The state before the
+        last one is of use only where the run may be resumed.
+        """
+        (self.path / REPORT).unlink(missing_ok=True)
         self.save_record(record)
-        previous_state(self.state_path).unlink(missing_ok=True)
+        if record["result"]["stop_reason"] != INTERRUPTED:
+            previous_state(self.state_path).unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed while it wrote has left of its files."""
+        for name in (CONFIG, WEIGHTS, STATE, *OTHERS):
+            remove_leftovers(self.path / name)
 
     def save_state(self, state: TrainingState) -> None:
         """Write the full training state; the one before it is kept until the next."""
@@ -313,9 +327,13 @@ def create_run(out: PathArg | None, default_name: str) -> RunWriter:
     for number in itertools.count(1):
         suffix = "" if number == 1 else f"-{number}"
         candidate = wanted.with_name(wanted.name + suffix)
+        absent: list[Path] = []
         try:
-            is_new = not candidate.exists()
+            absent = [folder for folder in (candidate, *candidate.parents) if not folder.exists()]
+            is_new = bool(absent)
             candidate.mkdir(parents=True, exist_ok=True)
+            for folder in absent:
+                flush_folder(folder.parent)
             if any(candidate.iterdir()):
                 continue
             (candidate / CONFIG).open("x").close()
@@ -324,6 +342,9 @@ def create_run(out: PathArg | None, default_name: str) -> RunWriter:
                 raise _unwritable(shown, f"{candidate.parent} is a file") from None
             continue
         except (OSError, ValueError) as error:
+            for folder in absent:
+                with contextlib.suppress(OSError):  # not made, or not empty
+                    folder.rmdir()
             raise _unwritable(shown, getattr(error, "strerror", None) or str(error)) from None
         is_plain = shown.name == wanted.name  # keep the path as it was given, unless it was `.` or the like
         return RunWriter(shown.with_name(candidate.name) if is_plain else candidate, is_new)
@@ -443,15 +464,18 @@ def open_begun(path: PathArg, model: nn.Module | None = None, trust: bool = Fals
         _check_files(folder)
     record = _read_record(folder / CONFIG)
     stop_reason = (record.get("result") or {}).get("stop_reason")
-    if stop_reason not in (None, "interrupted"):
+    if stop_reason not in (None, INTERRUPTED) and (folder / REPORT).exists():
         raise UsageError(
             f"The run in {folder} is complete ({stop_reason}): there is nothing to resume. To train further from its "
             f"weights, start a run with --weights {folder / WEIGHTS}."
         )
     state, note = load_training_state(folder / STATE)
+    model = _rebuild(folder, record, trust) if model is None else model
+    if len(state.history):
+        load_weights(folder / WEIGHTS, model)  # the best so far: to say now, not at the end, that they are damaged
     return Begun(
         path=folder,
-        model=_rebuild(folder, record, trust) if model is None else model,
+        model=model,
         config=TrainConfig.from_dict(record["training"]),
         preprocessing=_read(folder / PREPROCESSING, record_from_json),
         record={name: part for name, part in record.items() if name != "result"},

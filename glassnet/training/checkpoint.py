@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
+import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +21,8 @@ from glassnet._errors import WorkError
 from glassnet._modes import refuse_lazy
 from glassnet.training.state import TrainingState
 
+WEIGHTS_METADATA = "glassnet"
+"""The entry of a safetensors file that says, as JSON, of which epoch the weights are, and their digest."""
 MAGIC = b"glassnet-state-2"
 """Stands between a training state and its digest."""
 STATE_FORMAT = 2
@@ -56,14 +60,15 @@ def write_atomically(path: Path, write: Callable[[Path], None], before_move: Cal
             os.fsync(file.fileno())
         before_move()
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """See to it that what was made, moved or removed in a folder is so after a loss of power too."""
     if os.name != "posix":  # elsewhere folders cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -77,6 +82,12 @@ def _unwritable(path: Path, error: OSError) -> WorkError:
     return WorkError(
         f"Could not write {path}: {error.strerror or error}. Free space or make the folder writable, then try again."
     )
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that writes of `path` left beside it when their process was killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, before_move: Callable[[], None] = lambda: None) -> None:
@@ -94,13 +105,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], epoch: int) -> None:
-    """Write the `state_dict` of an epoch as safetensors. Tensors that share memory are written once each.
+    """Write the `state_dict` of an epoch as safetensors, with a digest; tensors that share memory once each.
 
     Equal weights give equal files: safetensors writes metadata in no fixed order, so there is one entry only.
     """
     separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    content = save(separate, {"epoch": str(epoch)})
-    write_bytes(path, content)
+    about = json.dumps({"epoch": epoch, "sha256": _digest(separate)})
+    write_bytes(path, save(separate, {WEIGHTS_METADATA: about}))
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(path: Path, model: nn.Module) -> int:
@@ -112,9 +131,17 @@ def load_weights(path: Path, model: nn.Module) -> int:
     try:
         with safe_open(path, "pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            epoch = int((file.metadata() or {}).get("epoch", ""))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WorkError(f"Expected weights as safetensors in {path}; it does not load: {error}.") from None
+            about = json.loads((file.metadata() or {}).get(WEIGHTS_METADATA, "null"))
+        epoch, digest = int(about["epoch"]), about["sha256"]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise WorkError(
+            f"Expected weights as safetensors in {path}; it does not load: {error}. Restore it, or train again."
+        ) from None
+    if digest != _digest(weights):
+        raise WorkError(
+            f"Expected the weights that were saved in {path}; the file is damaged (its digest is another). Restore it, "
+            "or train again."
+        )
     own = model.state_dict()
     missing, foreign = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     if missing or foreign:
@@ -181,6 +208,6 @@ def _state(path: Path) -> TrainingState:
         if values.pop("format") != STATE_FORMAT:
             raise WorkError(f"The training state in {path} is of another version of glassnet.")
         return TrainingState.from_dict(values)
-    except (TypeError, KeyError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(f"Expected a training state in {path}; it does not load: {reason}") from None

@@ -29,5 +29,10 @@ class _Compiled(nn.Module):
         except Exception as error:
             if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 raise
-            reason = str(error).strip().splitlines()[0]
-            raise WorkError(f"Could not compile the network: {reason}. Leave --compile out.") from None
+            raise WorkError(f"Could not compile the network: {_reason(error)}. Leave --compile out.") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of a message, and the next where the first only says who speaks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")

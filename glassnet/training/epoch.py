@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from glassnet._errors import WorkError
+from glassnet._modes import evaluating
 from glassnet._seed import derive_seed
 from glassnet.data.loader import DeviceExamples
 from glassnet.evaluation.metrics import count_correct
@@ -20,11 +21,12 @@ from glassnet.training.batches import TrainingBatches
 from glassnet.training.blow_up import first_non_finite
 from glassnet.training.bound import StepProfile
 from glassnet.training.history import EpochRow, History
-from glassnet.training.observer import FitPlan, Observer, Progress
+from glassnet.training.observer import FitPlan, Observer, Progress, random_states_kept
 from glassnet.training.optimizer import set_learning_rate
 from glassnet.training.schedule import learning_rate_factor, plateau_factor
 from glassnet.training.state import TrainingState, random_states, set_random_states
 from glassnet.training.step import NonFiniteLossError, StepRule, Totals, training_step
+from glassnet.training.undo import StepUndo
 
 REFRESH_S = 0.1
 """Seconds between two reads of the running totals for the display."""
@@ -67,6 +69,7 @@ class EpochLoop:
         self.profile = StepProfile(self.plan.num_steps, self.device)
         self.epoch, self.step, self.history = 1, 0, History()
         self.learning_rate_scale = 1.0
+        self.undo = StepUndo(rule.own_model, self.device)
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
@@ -100,6 +103,11 @@ class EpochLoop:
             learning_rate_scale=self.learning_rate_scale,
             history=self.history,
         )
+
+    def save(self, state: TrainingState | None = None) -> None:
+        """Hand where the training stands, or another `state`, to whoever saves it."""
+        with random_states_kept(self.device):
+            self.on_state(self.state() if state is None else state)
 
     def load(self, state: TrainingState) -> None:
         """Stand where `state` was taken. Raises `WorkError` for the state of another training."""
@@ -136,16 +144,12 @@ class EpochLoop:
         first = self.step - (self.epoch - 1) * len(self.batches)
         save_every_s, elapsed_before_s = self.config.checkpoint_s, self.elapsed_s
         started = clock
-        try:
-            for inputs, labels in self.batches.of_epoch(self.epoch, self.generators, first):
+        self.undo.note(self.generators)
+        for inputs, labels in self.batches.of_epoch(self.epoch, self.generators, first):
+            try:
                 before, clock = clock, time.perf_counter()
                 self.timing.data_s += clock - before
-                set_learning_rate(self.rule.optimizer, self.learning_rate())
-                with self.profile.watching(self.step):
-                    training_step(self.rule, inputs, labels, self.totals)
-                if self.average is not None:
-                    self.average.update_parameters(self.rule.own_model)
-                self.step += 1
+                self._step(inputs, labels)
                 before, clock = clock, time.perf_counter()
                 self.timing.step_s += clock - before
                 self.elapsed_s = elapsed_before_s + clock - started
@@ -157,14 +161,27 @@ class EpochLoop:
                 if self._is_stopping(is_asked_to_stop):
                     return None
                 if clock - saved >= save_every_s and self.config.on_nan == "stop":
-                    self.on_state(self.state())
+                    if self.rule.processes.count == 1:
+                        self.totals.read()  # a GPU's loss may be lost without anybody having looked
+                    self.save()
                     saved = time.perf_counter()
                     save_every_s = max(self.config.checkpoint_s, (saved - clock) / STATE_SHARE)
                     self.timing.saving_s += saved - clock
                     clock = saved
-            return self._ended()
-        except NonFiniteLossError as error:
-            raise self._explained(error, inputs) from None
+            except NonFiniteLossError as error:
+                self.undo.restore(self.generators)
+                culprit = first_non_finite(self.rule.own_model, self.rule.record.normalise(inputs))
+                raise self._explained(error, culprit) from None
+        return self._ended()
+
+    def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        set_learning_rate(self.rule.optimizer, self.learning_rate())
+        with self.profile.watching(self.step):
+            training_step(self.rule, inputs, labels, self.totals)
+        if self.average is not None:
+            self.average.update_parameters(self.rule.own_model)
+        self.step += 1
+        self.undo.note(self.generators)
 
     def _ended(self) -> EpochRow:
         """Return the row of the epoch that is over, and go on to the next."""
@@ -175,11 +192,18 @@ class EpochLoop:
         return row
 
     def row(self) -> EpochRow:
-        """Evaluate the hold-out split; return the row of the epoch as far as it has come."""
+        """Evaluate the hold-out split; return the row of the epoch as far as it has come.
+
+        Raises `NonFiniteLossError` where the loss of the epoch, or that on the hold-out split, is lost.
+        """
         learning_rate = self.learning_rate(self.step - 1)
-        train_loss, train_accuracy = self.totals.read()
         started = time.perf_counter()
-        validation_loss, validation_accuracy = self._validate() if self.is_validated(self.epoch) else (math.nan,) * 2
+        is_validated = self.is_validated(self.epoch)
+        try:
+            train_loss, train_accuracy = self.totals.read()
+            validation_loss, validation_accuracy = self._validate() if is_validated else (math.nan, math.nan)
+        except NonFiniteLossError as error:
+            raise self._explained(error, self._held_out_culprit()) from None
         validation_s = time.perf_counter() - started
         self.timing.validation_s += validation_s
         return EpochRow(
@@ -210,6 +234,7 @@ class EpochLoop:
         examples, rule = self.validation, self.rule
         if not len(examples):
             return math.nan, math.nan
+        rule.processes.align(self.evaluated_model.buffers())  # the statistics of the one whose weights are saved
         rows, weight = rule.processes.part(len(examples))
         labels = examples.labels[rows]
         outputs = predict_outputs(self.evaluated_model, examples.inputs[rows], rule.record)
@@ -245,11 +270,20 @@ class EpochLoop:
             Progress(epoch=self.epoch, step=self.step, loss=loss, accuracy=accuracy, images_per_s=images_per_s)
         )
 
-    def _explained(self, error: WorkError, inputs: torch.Tensor) -> NonFiniteLossError:
-        """Return the error with what a reader needs: where, at which learning rate, and which layer was first."""
+    def _held_out_culprit(self) -> str:
+        """Return what is the first to be lost of the hold-out example whose outputs are lost, or else of the first."""
+        model, inputs, record = self.evaluated_model, self.validation.inputs, self.rule.record
+        if not len(inputs):
+            return first_non_finite(model, record.normalise(self.batches.examples.inputs[:1].to(self.device)))
+        is_lost = ~predict_outputs(model, inputs, record).flatten(1).isfinite().all(1)
+        number = int(is_lost.int().argmax())
+        with evaluating(model):
+            return first_non_finite(model, record.normalise(inputs[number : number + 1].to(self.device)))
+
+    def _explained(self, error: WorkError, culprit: str) -> NonFiniteLossError:
+        """Return the error with what a reader needs: where, at which learning rate, and the `culprit`."""
         epoch_step = self.step - (self.epoch - 1) * len(self.batches)
         learning_rate = self.learning_rate(min(self.step, self.plan.num_steps - 1))
-        culprit = first_non_finite(self.rule.own_model, self.rule.record.normalise(inputs))
         return NonFiniteLossError(
             f"Training stopped in epoch {self.epoch} at step {self.step} with learning rate {learning_rate:.3g} "
             f"(batch {min(epoch_step + 1, len(self.batches))} of {len(self.batches)}): {error}; {culprit}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,17 +26,26 @@ from glassnet.training.epoch import EpochLoop, Timing
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
 from glassnet.training.objective import Objective, make_objective
-from glassnet.training.observer import FitPlan, Observer, Progress, SilentObserver
+from glassnet.training.observer import (
+    FitPlan,
+    GuardedObserver,
+    Observer,
+    Progress,
+    SilentObserver,
+    random_states_kept,
+)
 from glassnet.training.optimizer import build_optimizer
 from glassnet.training.processes import ALONE, Processes, distributed
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
 
-__all__ = ["EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "fit"]
+__all__ = ["INTERRUPTED", "EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "fit"]
 
 USUAL_BATCH_SIZE = 64
 """Of `batch_size="auto"`, where the memory takes it."""
+INTERRUPTED = "interrupted"
+"""Why a training stopped that was asked to, and can be resumed."""
 MOST_HALVINGS = 10
 """With `on_nan="halve-lr"`: at a thousandth of the learning rate, the rate is not what is wrong."""
 
@@ -110,7 +120,7 @@ def fit(
             TrainingBatches(train, record, config, objective.num_classes),
             validation,
             average=None if config.ema is None else moving_average(model, config.ema),
-            observer=observer if processes.is_first else SilentObserver(),
+            observer=GuardedObserver(observer if processes.is_first else SilentObserver(), train.device),
             on_state=on_state if processes.is_first else lambda state: None,
         )
         if resume is not None:
@@ -133,6 +143,7 @@ def stepping(
 
     Until the end of the block the kernels lie as the rule wants them, and what is drawn comes from the config's seed.
     """
+    assert isinstance(config.batch_size, int), "with_batch_size knows the size of the split"
     with (
         _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
@@ -147,7 +158,7 @@ def stepping(
             precision=precision,
             scaler=GradScaler(train.device.type) if precision == "fp16" else None,
             max_gradient_norm=config.max_gradient_norm,
-            num_parts=config.accumulate,
+            part_size=math.ceil(config.batch_size / processes.count),
             processes=processes,
             channels_last=channels_last,
         )
@@ -157,7 +168,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
     """Run the epochs that are left of `loop`."""
     stopping, history, stop_reason = _standing(loop), loop.history, "all epochs done"
     if loop.step == 0:
-        loop.on_state(loop.state())  # so that a run that is killed at its first step can be resumed too
+        loop.save()  # so that a run that is killed at its first step can be resumed too
     loop.observer.started(replace(loop.plan, first_step=loop.step))
     try:
         with stop_on_interrupt() as is_asked_to_stop:
@@ -165,9 +176,9 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
                 state, row = _run_epoch(loop, is_asked_to_stop)
                 is_cut_short = row is None
                 if is_cut_short:
-                    loop.on_state(state)
+                    loop.save(state)
                     if len(history):
-                        stop_reason = "interrupted"
+                        stop_reason = INTERRUPTED
                         break
                     row = loop.row()  # so that there is something to use
                 assert row is not None
@@ -176,7 +187,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
                 _save(loop, on_epoch, history, stopping.is_best, state)
                 loop.observer.epoch_ended(row, stopping.is_best)
                 if is_cut_short or (is_asked_to_stop() and loop.epoch <= loop.plan.num_epochs):
-                    stop_reason = "interrupted"
+                    stop_reason = INTERRUPTED
                     break
             if stopping.is_over:
                 stop_reason = f"no lower hold-out loss for {stopping.patience} epochs"
@@ -202,7 +213,7 @@ def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[T
             row = loop.run(is_asked_to_stop)
         except NonFiniteLossError:
             if _is_finite(loop.rule.own_model):  # on a GPU the loss is seen late, when the weights may be lost too
-                loop.on_state(loop.state())
+                loop.save()
             raise
         return loop.state(), row
     start = loop.state().copied()
@@ -221,16 +232,17 @@ def _run_epoch(loop: EpochLoop, is_asked_to_stop: Callable[[], bool]) -> tuple[T
 
 
 def _is_finite(model: nn.Module) -> bool:
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    """Return whether the weights are numbers; a buffer may be infinite on purpose, as a mask is."""
+    has_nan = any(bool(buffer.isnan().any()) for buffer in model.buffers())
+    return not has_nan and all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _save(
     loop: EpochLoop, on_epoch: Callable[[EpochEnd], None], history: History, is_best: bool, state: TrainingState
 ) -> None:
     started = time.perf_counter()
-    on_epoch(
-        EpochEnd(history=history, is_best=is_best, weights=loop.evaluated_model.state_dict(), state=state)
-    )  # fmt: skip
+    with random_states_kept(loop.device):
+        on_epoch(EpochEnd(history=history, is_best=is_best, weights=loop.evaluated_model.state_dict(), state=state))
     loop.timing.saving_s += time.perf_counter() - started
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from glassnet.training.history import EpochRow
+from glassnet.training.state import random_states, set_random_states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +80,51 @@ class SilentObserver:
 
     def stopped(self, reason: str) -> None:
         """Show nothing."""
+
+
+class GuardedObserver:
+    """Tells another observer, and sees to it that the training goes on as if it had not.
+
+    What the other draws from torch's global generators is put back. One that cannot write, because its terminal is
+    gone or its disk full, is not told any more: a display is no reason to end.
+    """
+
+    def __init__(self, observer: Observer, device: torch.device) -> None:
+        self.observer, self.device = observer, device
+
+    def started(self, plan: FitPlan) -> None:
+        """Tell it."""
+        self._tell(self.observer.started, plan)
+
+    def progressed(self, progress: Progress) -> None:
+        """Tell it."""
+        self._tell(self.observer.progressed, progress)
+
+    def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+        """Tell it."""
+        self._tell(self.observer.epoch_ended, row, is_best)
+
+    def noted(self, text: str) -> None:
+        """Tell it."""
+        self._tell(self.observer.noted, text)
+
+    def stopped(self, reason: str) -> None:
+        """Tell it."""
+        self._tell(self.observer.stopped, reason)
+
+    def _tell(self, call: Callable[..., None], *values: Any) -> None:
+        try:
+            with random_states_kept(self.device):
+                call(*values)
+        except OSError:
+            self.observer = SilentObserver()
+
+
+@contextmanager
+def random_states_kept(device: torch.device) -> Iterator[None]:
+    """Put torch's global generators back after a block, whatever was drawn from them."""
+    before = random_states(device)
+    try:
+        yield
+    finally:
+        set_random_states(before, device)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,14 @@ class Processes:
     def part(self, size: int) -> tuple[slice, float]:
         """Return which rows of a batch of `size` are this process's, and the weight of their mean loss.
 
-        The weights are such that the mean over the processes of weight times mean loss is the mean over the batch. A
-        process for which nothing is left takes the first row with weight 0, so that all take part in each exchange.
+        The weights are such that the mean over the processes of weight times mean loss is the mean over the batch. No
+        process gets a single row of several, over which batch normalisation has no spread: one for which nothing is
+        left takes the first rows with weight 0, so that all take part in each exchange.
         """
-        start, stop = size * self.rank // self.count, size * (self.rank + 1) // self.count
-        if start == stop:
-            return slice(0, 1), 0.0
+        num_busy = max(1, min(self.count, size // 2))
+        if self.rank >= num_busy:
+            return slice(0, min(2, size)), 0.0
+        start, stop = size * self.rank // num_busy, size * (self.rank + 1) // num_busy
         return slice(start, stop), (stop - start) * self.count / size
 
     def total(self, values: Tensor) -> Tensor:
@@ -60,6 +63,12 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def align(self, values: Iterable[Tensor]) -> None:
+        """Give each process the first one's `values`, in place."""
+        if self.count > 1:
+            for value in values:
+                dist.broadcast(value, src=0)
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -114,27 +123,52 @@ def joined(device: torch.device) -> Iterator[Processes]:
         yield Processes()
         return
     try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=TIMEOUT_S)
-        )
+        _make_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         raise WorkError(f"Could not join the other processes: {error}. Start them with torchrun.") from None
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        with loss_of_others_named():
+            yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
-def was_restarted() -> bool:
-    """Return whether torchrun started the processes of this training again, after one of them died."""
-    return was_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def _make_group(backend: str) -> None:
+    from torch.distributed.distributed_c10d import PrefixStore  # not where torch is built without processes
+    from torch.distributed.rendezvous import rendezvous
+
+    timeout = datetime.timedelta(seconds=TIMEOUT_S)
+    store, rank, count = next(rendezvous("env://", timeout=timeout))
+    # torchrun's store may outlive a restart, and what the dead have left in it must not be read.
+    store = PrefixStore(f"attempt {num_restarts()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
+
+
+@contextmanager
+def loss_of_others_named() -> Iterator[None]:
+    """Turn the error of an exchange with another process, which has ended, into a `WorkError` that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_exchange = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if isinstance(error, WorkError) or not is_exchange:
+            raise
+        reason = re.sub(r"^\[[^\]]*\]\s*", "", str(error)).strip().splitlines()[0].partition(". ")[0]
+        raise WorkError(
+            f"Another process of this training ended, or cannot be reached ({reason}); its own last words tell why."
+        ) from None
+
+
+def num_restarts() -> int:
+    """Return how often torchrun has started the processes of this training again, after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch_name() -> str | None:
     """Return what names the launch by torchrun that this process belongs to, over its restarts; None without one."""
-    if not was_launched():
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return f"{os.environ.get('TORCHELASTIC_RUN_ID', 'none')}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
+    return f"{os.environ['TORCHELASTIC_RUN_ID']}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
 
 
 def local_device(name: str) -> str:

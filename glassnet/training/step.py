@@ -15,6 +15,7 @@ from torch.amp import GradScaler
 
 from glassnet._device import autocast
 from glassnet._errors import UsageError, WorkError
+from glassnet.data.loader import batch_bounds
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import count_correct
 from glassnet.training.objective import Objective
@@ -75,8 +76,8 @@ class StepRule:
     scaler: GradScaler | None = None
     """Scales the loss of fp16, whose small gradients would vanish (Micikevicius et al. 2018, section 3.2)."""
     max_gradient_norm: float | None = None
-    num_parts: int = 1
-    """Parts that a batch goes through the model in, one after another."""
+    part_size: int | None = None
+    """Examples of a batch that go through the model at once; None for all of this process's."""
     processes: Processes = ALONE
     channels_last: bool = False
     """Whether images are laid out with their channels innermost, as convolutions are fastest."""
@@ -94,14 +95,13 @@ def training_step(rule: StepRule, inputs: Tensor, labels: Tensor, totals: Totals
     inputs, labels = inputs[rows], labels[rows]
     rule.optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros_like(totals.sums)
-    part_size = math.ceil(len(labels) / rule.num_parts)
-    parts = list(zip(inputs.split(part_size), labels.split(part_size), strict=True))
-    for number, (some_inputs, some_labels) in enumerate(parts, start=1):
-        share = weight * len(some_labels) / len(labels)
+    parts = batch_bounds(len(labels), rule.part_size or len(labels))
+    for number, (start, stop) in enumerate(parts, start=1):
+        share = weight * (stop - start) / len(labels)
         # Gradients are exchanged once, with the last part.
         is_waiting = number < len(parts) and isinstance(rule.model, nn.parallel.DistributedDataParallel)
         with rule.model.no_sync() if is_waiting else nullcontext():  # type: ignore[operator]
-            sums += _backward(rule, some_inputs, some_labels, share)
+            sums += _backward(rule, inputs[start:stop], labels[start:stop], share)
     rule.processes.total(sums)
     if sums.device.type == "cpu" and rule.processes.count > 1:
         _check_finite(sums[0].item(), "batch")
