@@ -256,7 +256,9 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
     result, used = run.record["result"], run.record["data"]
     if as_json:
         losses = {name: used[name] for name in ("cropped_share", "num_set_aside", "set_aside") if name in used}
-        _print_json({"run": str(run.path), "report": str(run.report_path), **result, **losses})
+        _print_json(
+            {"run": str(run.path), "report": str(run.report_path), **result, "bound": run.record["bound"], **losses}
+        )
         return
     if "test_accuracy" in result:
         accuracy, count = result["test_accuracy"], run.record["data"]["num_test"]

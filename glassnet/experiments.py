@@ -127,6 +127,7 @@ def train(
             objective=matched.objective,
             loss=loss,
             precision=matched.precision,
+            decoding_s=matched.decoding_s,
             record=_record(model, spec, data, matched.preprocessing, matched.config, device, matched.precision),
             processes=processes,
         )
@@ -139,7 +140,6 @@ def train(
             except WorkError:
                 writer.discard()
                 raise
-        initialise_from_data(model, data, matched.preprocessing)
         path = processes.shared(writer.path if writer else None)
         log = TensorBoardObserver(path / EVENTS) if tensorboard else None
         writer = writer or RunWriter(path)
@@ -236,6 +236,8 @@ class _Experiment:
     loss: LossFunction | None
     """The user's own, where there is one."""
     precision: str
+    decoding_s: float = 0.0
+    """Seconds that decoding has taken before."""
     record: dict[str, Any]
     processes: Processes
 
@@ -296,7 +298,9 @@ def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, sta
     examples, validation = _placed(experiment, device)
     if experiment.processes.is_first:
         _note_disk(observer, (examples, validation))
-    preparing_s = time.perf_counter() - started
+    preparing_s = experiment.decoding_s + time.perf_counter() - started
+    if state is None:
+        initialise_from_data(model, examples, preprocessing)
     result = fit(
         model,
         examples,
@@ -320,8 +324,8 @@ def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, sta
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
-            "bound": bound.to_dict(),
         }
+        experiment.record["bound"] = bound.to_dict()
         failures = (*examples.set_aside, *validation.set_aside)
         del examples, validation  # their memory is needed for the test split
         run = _finish(writer, experiment, failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from glassnet._errors import UsageError
 from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
-from glassnet.data.loader import to_device
+from glassnet.data.loader import DeviceExamples, to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, make_record
 from glassnet.evaluation.prediction import num_outputs, predict_outputs
@@ -42,6 +43,8 @@ class Match:
     precision: str
     preprocessing: InputRecord
     objective: Objective
+    decoding_s: float = 0.0
+    """Seconds that decoding the images took, which is done where the files that can be used are counted."""
 
 
 def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, loss: LossFunction | None) -> Match:
@@ -72,7 +75,9 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does
     model.to(device)
+    started = time.perf_counter()
     num_train = _num_usable(data.train, preprocessing)
+    decoding_s = time.perf_counter() - started
     if isinstance(config.batch_size, int):  # which fitted before files were set aside
         config = replace(config, batch_size=min(config.batch_size, max(1, num_train // config.accumulate)))
     config = replace(config, loss=objective.loss.name)
@@ -83,6 +88,7 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
         precision=precision,
         preprocessing=preprocessing,
         objective=objective,
+        decoding_s=decoding_s,
     )
 
 
@@ -93,12 +99,12 @@ def _num_usable(examples: ExampleSet, preprocessing: InputRecord) -> int:
     return len(preprocessing.fit_readable(examples.inputs)[0])
 
 
-def initialise_from_data(model: nn.Module, data: Dataset, preprocessing: InputRecord) -> None:
+def initialise_from_data(model: nn.Module, examples: DeviceExamples, preprocessing: InputRecord) -> None:
     """Set the initial weights that come from training inputs, where the model has such and none were loaded."""
     if not isinstance(model, HasDataInitialisation) or getattr(model, "loaded_weights", None) is not None:
         return
-    examples = to_device(data.train[:NUM_LOOKED_AT], preprocessing, next(model.parameters()).device)
-    model.initialise_from(preprocessing.normalise(examples.inputs))
+    inputs = examples.inputs[:NUM_LOOKED_AT].to(next(model.parameters()).device)
+    model.initialise_from(preprocessing.normalise(inputs))
 
 
 def check_model(

@@ -43,7 +43,7 @@ class StepProfile:
     """Profiles a few steps of a training as they happen: nothing is computed twice, and no result changes."""
 
     num_steps: int
-    """Steps of the whole training."""
+    """Steps of the whole training; 0 profiles none."""
     device: torch.device
     self_times: dict[str, float] = field(default_factory=dict)
     """Microseconds by kind of work, over the profiled steps."""
@@ -79,7 +79,10 @@ class _Watch:
         self.profiler.__enter__()
 
     def __exit__(self, *error: object) -> None:
-        self.profiler.__exit__(None, None, None)
+        try:
+            self.profiler.__exit__(None, None, None)
+        except Exception:  # it is off by then, and does not understand what it recorded; the training goes on
+            return
         for event in self.profiler.function_events or ():
             time = event.self_cpu_time_total if self.profile.device.type == "cpu" else event.self_device_time_total
             self.profile.add(event.name, time)

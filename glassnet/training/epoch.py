@@ -66,7 +66,9 @@ class EpochLoop:
         self.config, self.device = batches.config, batches.examples.device
         self.plan = make_plan(rule, batches, len(validation))
         self.timing = Timing()
-        self.profile = StepProfile(self.plan.num_steps, self.device)
+        # What several processes exchange, torch's profiler does not understand.
+        num_profiled = self.plan.num_steps if rule.processes.count == 1 else 0
+        self.profile = StepProfile(num_profiled, self.device)
         self.epoch, self.step, self.history = 1, 0, History()
         self.learning_rate_scale = 1.0
         self.undo = StepUndo(rule.own_model, self.device)

@@ -143,7 +143,7 @@ def stepping(
 
     Until the end of the block the kernels lie as the rule wants them, and what is drawn comes from the config's seed.
     """
-    assert isinstance(config.batch_size, int), "with_batch_size knows the size of the split"
+    assert isinstance(config.batch_size, int), "the config is resolved"
     with (
         _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),

@@ -163,6 +163,20 @@ def test_a_run_that_is_resumed_goes_on_with_its_log(small_data: Dataset, tmp_pat
     assert events.Scalars("test/accuracy")[0].value == pytest.approx(run.record["result"]["test_accuracy"])
 
 
+def test_an_observer_whose_terminal_is_gone_does_not_silence_the_log(small_data: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+
+    class Gone(SilentObserver):
+        def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+            raise BrokenPipeError("gone")
+
+    model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
+    config = gn.TrainConfig(epochs=2, batch_size=20)
+    run = gn.train(model, small_data, config, out=tmp_path, progress=False, tensorboard=True, observers=[Gone()])
+    events = read(run.path / "tensorboard")
+    assert [scalar.step for scalar in events.Scalars("loss/train")] == [1, 2]
+
+
 def test_a_run_without_a_log_is_resumed_without_one(small_data: Dataset, tmp_path: Path) -> None:
     model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
     config = gn.TrainConfig(epochs=3, batch_size=20)
