@@ -23,6 +23,7 @@ from glassnet.data.label_files import printable
 from glassnet.data.records import record_from_json
 from glassnet.models import ARCHITECTURES
 from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run, plain
+from glassnet.training.fit import INTERRUPTED
 from glassnet.training.history import EpochRow, History
 
 PLACES = {"created", "launch", "root", "source", "target"}
@@ -60,7 +61,7 @@ class ComparedRun:
     @property
     def is_interrupted(self) -> bool:
         """True for a run that was ended by Ctrl-C or the like, and judged as it stood."""
-        return (self.record.get("result") or {}).get("stop_reason") == "interrupted"
+        return (self.record.get("result") or {}).get("stop_reason") == INTERRUPTED
 
     @property
     def best(self) -> EpochRow | None:

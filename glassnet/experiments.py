@@ -8,6 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,10 +270,16 @@ def _run(
     state: TrainingState | None,
 ) -> Run:
     """Train, from `state` on where there is one; judge the best weights; return the run."""
-    observer = together([*observers, *([log] if log else [])])
+    device = next((parameter.device for parameter in experiment.model.parameters()), torch.device("cpu"))
+    told = [*observers, *([log] if log else [])]
+    observer = together([GuardedObserver(one, device) for one in told])  # each apart: one that fails silences no other
     try:
         with loss_of_others_named():
-            return _trained(experiment, writer, observer, log, state)
+            run = _trained(experiment, writer, observer, state)
+        if log is not None and experiment.processes.is_first:
+            with suppress(OSError):
+                log.write_result(run.record)
+        return run
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error} {_kept(writer)}") from None
     except WorkError as error:
@@ -284,19 +291,13 @@ def _run(
             writer.discard()
 
 
-def _trained(
-    experiment: _Experiment,
-    writer: RunWriter,
-    observer: Observer,
-    log: TensorBoardObserver | None,
-    state: TrainingState | None,
-) -> Run:
+def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, state: TrainingState | None) -> Run:
     model, preprocessing = experiment.model, experiment.preprocessing
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     started = time.perf_counter()
     examples, validation = _placed(experiment, device)
     if experiment.processes.is_first:
-        _note_disk(GuardedObserver(observer, device), (examples, validation))
+        _note_disk(observer, (examples, validation))
     preparing_s = experiment.decoding_s + time.perf_counter() - started
     if state is None:
         initialise_from_data(model, examples, preprocessing)
@@ -315,10 +316,10 @@ def _trained(
         processes=experiment.processes,
     )
     if experiment.processes.is_first:
-        guarded, bound = GuardedObserver(observer, device), _bound(result, preparing_s, device)
-        guarded.noted(str(bound))
+        bound = _bound(result, preparing_s, device)
+        observer.noted(str(bound))
         if result.stop_reason == INTERRUPTED:
-            guarded.noted(_how_to_go_on(writer))
+            observer.noted(_how_to_go_on(writer))
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
@@ -328,8 +329,6 @@ def _trained(
         failures = (*examples.set_aside, *validation.set_aside)
         del examples, validation  # their memory is needed for the test split
         run = _finish(writer, experiment, failures)
-        if log is not None:
-            log.write_result(run.record)
     experiment.processes.wait()
     return (
         run

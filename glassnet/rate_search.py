@@ -46,7 +46,7 @@ def learning_rate_range(
     if isinstance(loss, nn.Module):
         loss = copy.deepcopy(loss)
     matched = match_model(model, data, config, loss)
-    examples = to_device(data.train, matched.preprocessing, matched.device)
+    examples = to_device(data.train, matched.preprocessing, matched.device, matched.config.memory_budget_bytes)
     initialise_from_data(model, examples, matched.preprocessing)
     return measure_range(
         model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from glassnet.training.learning_rate_range import ALL_DONE, LearningRateRange
-from glassnet.views.charts import SERIES, Series, line_chart, number
+from glassnet.views.charts import SERIES, Series, line_chart, nice_ticks, number
 from glassnet.views.curves import CurvesPage, Figure, render_curves
 from glassnet.views.tables import thinned
 from glassnet.views.wording import plural
@@ -116,7 +116,8 @@ def _suggestions(result: LearningRateRange) -> list[list[str]]:
 
 def _figure(result: LearningRateRange) -> Figure:
     ceiling = _ceiling(result)
-    num_above = sum(loss > ceiling for loss in result.losses)
+    top = nice_ticks(min(result.losses), ceiling)[-1]
+    num_above = sum(loss > top for loss in result.losses)
     lines = [
         Series(name="each batch", values=result.losses, style=("var(--thin, #9aa3ad)", "")),
         Series(name="smoothed", values=result.smoothed_losses, style=SERIES[0]),
@@ -128,7 +129,7 @@ def _figure(result: LearningRateRange) -> Figure:
     start, end = number(result.smoothed_losses[0]), number(result.smoothed_losses[-1])
     summary = f"The smoothed loss starts at {start}{lowest} and ends at {end}."
     if num_above:
-        summary += f" Above {number(ceiling)} the chart is cut, over {plural(num_above, 'loss')} of single batches."
+        summary += f" Above {number(top)} the chart is cut, over {plural(num_above, 'loss')} of single batches."
     svg = line_chart(
         result.learning_rates,
         lines,

@@ -136,19 +136,23 @@ def test_an_epoch_of_which_a_kill_left_a_part_is_written_anew(tmp_path: Path) ->
     assert [scalar.step for scalar in read(tmp_path).Scalars("loss/train")] == [1, 2, 3]
 
 
+class KilledError(Exception):
+    pass
+
+
 class Bomb(SilentObserver):
     """Ends the process' training as a kill does: after the second epoch is saved, before the log has it."""
 
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         if row.epoch == 2:
-            raise ConnectionError("killed")
+            raise KilledError("killed")
 
 
 def test_a_run_that_is_resumed_goes_on_with_its_log(small_data: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     config = gn.TrainConfig(epochs=4, batch_size=20)
     model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(KilledError):
         gn.train(model, small_data, config, out=tmp_path, progress=False, tensorboard=True, observers=[Bomb()])
     run = resume(tmp_path, data=small_data, progress=False)
     events = read(tmp_path / "tensorboard")
@@ -159,10 +163,24 @@ def test_a_run_that_is_resumed_goes_on_with_its_log(small_data: Dataset, tmp_pat
     assert events.Scalars("test/accuracy")[0].value == pytest.approx(run.record["result"]["test_accuracy"])
 
 
+def test_an_observer_whose_terminal_is_gone_does_not_silence_the_log(small_data: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+
+    class Gone(SilentObserver):
+        def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+            raise BrokenPipeError("gone")
+
+    model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
+    config = gn.TrainConfig(epochs=2, batch_size=20)
+    run = gn.train(model, small_data, config, out=tmp_path, progress=False, tensorboard=True, observers=[Gone()])
+    events = read(run.path / "tensorboard")
+    assert [scalar.step for scalar in events.Scalars("loss/train")] == [1, 2]
+
+
 def test_a_run_without_a_log_is_resumed_without_one(small_data: Dataset, tmp_path: Path) -> None:
     model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
     config = gn.TrainConfig(epochs=3, batch_size=20)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(KilledError):
         gn.train(model, small_data, config, out=tmp_path, progress=False, observers=[Bomb()])
     resume(tmp_path, data=small_data, progress=False)
     assert not (tmp_path / "tensorboard").exists()
@@ -173,10 +191,10 @@ def test_a_training_in_which_nothing_was_learnt_leaves_no_log(small_data: Datase
 
     class Early(SilentObserver):
         def started(self, plan: FitPlan) -> None:
-            raise ConnectionError("killed")
+            raise KilledError("killed")
 
     model = gn.build_model("softmax", input_shape=(1, 8, 8), num_classes=3)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(KilledError):
         gn.train(model, small_data, out=tmp_path, progress=False, tensorboard=True, observers=[Early()])
     assert list(tmp_path.iterdir()) == []
 
