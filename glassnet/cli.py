@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -250,7 +251,9 @@ def _resume(
 
 
 def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
-    """Print what a training came to, and where it lies."""
+    """Print what a training came to, and where it lies; of several processes, the first does."""
+    if int(os.environ.get("RANK", "0")):
+        return
     from glassnet.runs import EVENTS
 
     result, used = run.record["result"], run.record["data"]

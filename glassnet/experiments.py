@@ -317,9 +317,9 @@ def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, sta
     )
     if experiment.processes.is_first:
         bound = _bound(result, preparing_s, device)
-        observer.noted(str(bound))
         if result.stop_reason == INTERRUPTED:
             observer.noted(_how_to_go_on(writer))
+        observer.noted(str(bound))
         experiment.record["result"] = {
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
