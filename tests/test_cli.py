@@ -347,3 +347,13 @@ def test_a_loss_that_the_networks_outputs_do_not_fit_is_refused_before_any_work(
     assert code == 2
     assert "Loss 'negative-log-likelihood' does not fit what the model gives: Log-probabilities must be" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_summary_comes_as_a_table_markdown_a_lecture_or_json(glassnet) -> None:  # type: ignore[no-untyped-def]
+    assert glassnet("summary", "lenet5", "--format", "markdown")[1].startswith("| layer | kind | input |")
+    lecture = glassnet("summary", "alexnet", "--format", "lecture")[1].splitlines()
+    assert lecture[1].split() == ["conv1", "227x227", "55x55", "11x11", "4", "0", "3", "->", "96", "34,944"]
+    assert lecture[-1].split() == ["total", "62,378,344"]
+    assert json.loads(glassnet("summary", "lenet5", "--format", "json")[1])["num_additions"] == 416_520
+    code, _, err = glassnet("summary", "lenet5", "--format", "html")
+    assert (code, "Unknown format 'html'" in err) == (2, True)
