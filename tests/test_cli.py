@@ -580,3 +580,13 @@ def test_compare_sets_runs_side_by_side(glassnet, tmp_path: Path) -> None:  # ty
         code, out, error = glassnet("compare", *words)
         assert (code, out) == (2, "")
         assert message in error
+
+
+def test_a_summary_comes_as_a_table_markdown_a_lecture_or_json(glassnet) -> None:  # type: ignore[no-untyped-def]
+    assert glassnet("summary", "lenet5", "--format", "markdown")[1].startswith("| layer | kind | input |")
+    lecture = glassnet("summary", "alexnet", "--format", "lecture")[1].splitlines()
+    assert lecture[1].split() == ["conv1", "227x227", "55x55", "11x11", "4", "0", "3", "->", "96", "34,944"]
+    assert lecture[-1].split() == ["total", "62,378,344"]
+    assert json.loads(glassnet("summary", "lenet5", "--format", "json")[1])["num_additions"] == 416_520
+    code, _, err = glassnet("summary", "lenet5", "--format", "html")
+    assert (code, "Unknown format 'html'" in err) == (2, True)

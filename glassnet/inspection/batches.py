@@ -24,6 +24,7 @@ from glassnet.data.images import SetAside
 from glassnet.data.loader import batch_bounds, to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
+from glassnet.inspection.units import LayerError
 
 MOST_VALUES = 2**22
 """Input values in one forward pass, such as 27 images of 3x224x224; inner layers hold some tens of times that."""
@@ -270,6 +271,8 @@ def explaining(shape: Shape, record: InputRecord | None, model: nn.Module) -> It
     with evaluating(model):
         try:
             yield
+        except LayerError:
+            raise
         except GlassnetError as error:
             if record is not None and shape == tuple(record.input_shape):
                 raise

@@ -9,8 +9,9 @@ and what an operation writes to is in its schema.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -241,6 +242,11 @@ class _Functions(TorchFunctionMode):
 class _Operations(TorchDispatchMode):
     """Sees each primitive operation, below every way to write it."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that nothing here is ever compiled: else torch loads its compiler, which takes seconds."""
+        return False
+
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
         self.recorder = recorder
@@ -307,14 +313,21 @@ def _recording(model: nn.Module, watchers: tuple[Watcher, ...]) -> Iterator[_Rec
         yield recorder
 
 
+def uncompiled() -> AbstractContextManager[object]:
+    """Return a context in which compiled modules run as they were written; nothing where none was compiled."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):  # a second to import
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def _without_shortcuts(model: nn.Module) -> Iterator[None]:
     """Run compiled parts as they were written, and attention and recurrent layers by their plain products."""
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        if hasattr(torch.compiler, "set_stance"):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.callback(setattr, torch.backends.mkldnn, "enabled", torch.backends.mkldnn.enabled)

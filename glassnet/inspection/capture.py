@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from glassnet._errors import UsageError
 from glassnet.inspection.calls import Call, Watcher, plain_path, tensors_in, watching
-from glassnet.inspection.units import check_layer
+from glassnet.inspection.units import LayerError, check_layer
 
 
 class Captured:
@@ -17,13 +16,15 @@ class Captured:
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
+        self.num_taken = 0
+        """How often the layer has given a tensor."""
         self._output: Tensor | None = None
 
     @property
     def output(self) -> Tensor:
         """The first tensor that the layer gave in its last call. Raises `UsageError` where the layer did not run."""
         if self._output is None:
-            raise UsageError(
+            raise LayerError(
                 f"Layer '{self.layer}' gave no tensor: the forward pass did not run it. Choose one that "
                 "`glassnet summary` shows."
             )
@@ -33,11 +34,8 @@ class Captured:
         """Keep the first tensor of a layer's output."""
         tensors = tensors_in(value)
         if tensors:
+            self.num_taken += 1
             self._output = tensors[0]
-
-    def clear(self) -> None:
-        """Let go of the output."""
-        self._output = None
 
 
 def module_paths(model: nn.Module) -> dict[str, nn.Module]:
@@ -64,6 +62,47 @@ def capture_output(model: nn.Module, layer: str) -> Iterator[Captured]:
         else:
             stack.enter_context(watching(model, _Catcher(captured)))
         yield captured
+
+
+class OutputReader:
+    """Reads a layer's output in each of many passes, while the processor still has it at hand.
+
+    To keep an output until the pass is over costs a small network a third of its speed: memory is touched anew. Of a
+    layer that runs several times in a pass the last output counts; which one that is shows in the first pass.
+    """
+
+    def __init__(self, model: nn.Module, layer: str, read: Callable[[Tensor], None]) -> None:
+        self.model = model
+        self.layer = layer
+        self.read = read
+        self._calls_per_pass = 0
+        self._call = 0
+
+    def run(self, inputs: Tensor) -> None:
+        """Run the model on a batch and read the layer's output. Raises `UsageError` where the layer gave no tensor."""
+        if not self._calls_per_pass:
+            with capture_output(self.model, self.layer) as found:
+                self.model(inputs)
+            self.read(found.output)
+            self._calls_per_pass = found.num_taken
+            return
+        self._call = 0
+        hook = layer_of(self.model, self.layer).register_forward_hook(self._take)
+        try:
+            self.model(inputs)
+        finally:
+            hook.remove()
+        if self._call != self._calls_per_pass:
+            raise LayerError(
+                f"Layer '{self.layer}' ran {self._calls_per_pass} times on the first batch and {self._call} times on "
+                "another: which of its outputs to look at is not clear. Choose a layer that always runs as often."
+            )
+
+    def _take(self, module: nn.Module, args: object, output: object) -> None:
+        tensors = tensors_in(output)
+        self._call += bool(tensors)
+        if tensors and self._call == self._calls_per_pass:
+            self.read(tensors[0])
 
 
 class _Catcher(Watcher):

@@ -80,13 +80,13 @@ def effective_field(
         raise UsageError(f"images must be (N, {', '.join(map(str, input_shape))}); got {tuple(images.shape)}.")
     else:
         source = f"{len(images)} image{'s' if len(images) > 1 else ''}"
-    pixels = images.to(device=like.device, dtype=like.dtype).detach().clone().requires_grad_()
     with (
         evaluating(model),
         torch.inference_mode(False),
         torch.enable_grad(),
         capture_output(model, unit.layer) as found,
     ):
+        pixels = images.clone().to(device=like.device, dtype=like.dtype).detach().requires_grad_()
         model(pixels)
         value = unit_sum(found.output, unit)
         if not value.requires_grad:

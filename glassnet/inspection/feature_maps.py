@@ -15,7 +15,8 @@ from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.activation_statistics import SATURATION, bounds_of
 from glassnet.inspection.batches import Images, Subject, explaining, gather, opened, stream
-from glassnet.inspection.capture import capture_output, layer_of
+from glassnet.inspection.capture import OutputReader, layer_of
+from glassnet.inspection.units import LayerError
 
 SORTS = ("index", "activation", "variance")
 SCALES = ("shared", "own")
@@ -145,25 +146,22 @@ def feature_maps(
         raise UsageError(f"keep must be a whole number of at least 1; got {keep!r}.")
     module = layer_of(model, layer)
     examples = stream(gather(images, model, record), model, record, batch_size)
-    totals, kept, pictures, count = _Totals(bounds_of(module)), list[Tensor](), list[Tensor](), 0
-    with capture_output(model, layer) as found:
-        for batch in examples.batches:
-            with explaining(tuple(batch.inputs.shape[1:]), record, model):
-                model(batch.inputs)
-            output = _checked(found.output, layer, len(batch.inputs))
-            totals.add(output)
-            if count < keep:
-                kept.append(output[: keep - count].float().cpu().clone())
-                pictures.append(batch.given[: keep - count].cpu().clone())
-            count += len(batch.inputs)
-            found.clear()
+    totals, pictures, count = _Totals(layer, bounds_of(module), keep), list[Tensor](), 0
+    reader = OutputReader(model, layer, totals.add)
+    for batch in examples.batches:
+        totals.num_images = len(batch.inputs)
+        with explaining(tuple(batch.inputs.shape[1:]), record, model):
+            reader.run(batch.inputs)
+        if count < keep:
+            pictures.append(batch.given[: keep - count].cpu().clone())
+        count += len(batch.inputs)
     if not count:
         raise UsageError("There is nothing to look at: expected at least one image, got none.")
     channels = totals.channels()
     return FeatureMaps(
         layer=layer,
         kind=type(module).__name__,
-        maps=torch.cat(kept),
+        maps=torch.cat(totals.kept),
         images=torch.cat(pictures),
         channels=channels,
         order=_ordered(channels, sort),
@@ -174,13 +172,12 @@ def feature_maps(
     )
 
 
-def _checked(output: Tensor, layer: str, num_images: int) -> Tensor:
+def _check(output: Tensor, layer: str, num_images: int) -> None:
     if output.ndim < 2 or len(output) != num_images or not output.is_floating_point():
-        raise UsageError(
+        raise LayerError(
             f"Expected layer '{layer}' to give numbers with a row for each of {num_images} images and channels behind; "
             f"got {output.dtype} {tuple(output.shape)}. Choose another layer: `glassnet summary` lists them."
         )
-    return output
 
 
 def _ordered(channels: Sequence[Channel], sort: str) -> tuple[int, ...]:
@@ -194,13 +191,22 @@ class _Totals:
     Only whole-row sums, norms and extremes, which are many times faster on a CPU than torch's variance and counts.
     """
 
-    def __init__(self, bounds: tuple[float, float] | None) -> None:
+    def __init__(self, layer: str, bounds: tuple[float, float] | None, keep: int) -> None:
+        self.layer = layer
         self.bounds = bounds
+        self.num_images = 0
+        """In the batch that comes next."""
+        self.num_wanted = keep
+        self.kept: list[Tensor] = []
         self.count = 0
         self.sums: dict[str, Tensor] = {}
 
     def add(self, output: Tensor) -> None:
-        """Take a batch `(B, C, ...)`."""
+        """Take a batch `(B, C, ...)`, of which the first images are kept."""
+        _check(output, self.layer, self.num_images)
+        if self.num_wanted > 0:
+            self.kept.append(output[: self.num_wanted].float().cpu().clone())
+            self.num_wanted -= len(output)
         values = output.to(torch.promote_types(output.dtype, torch.float32)).reshape(*output.shape[:2], -1)
         self.count += len(values) * values.shape[2]
         norms: Tensor = torch.linalg.vector_norm(values, dim=2)

@@ -98,13 +98,15 @@ def _gradient(
 ) -> Tensor:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     kind, device = dtype or like.dtype, like.device
-    image = 0.5 + torch.rand(1, *input_shape, generator=generator, dtype=torch.float64)
-    image = image.to(device, kind).requires_grad_()
-    numbers = {name: _positive(name, value, generator).to(device, kind) for name, value in model.named_parameters()}
-    for name, value in model.named_buffers():
-        numbers[name] = _neutral(name, value).to(kind) if value.is_floating_point() else value.clone()
     with ExitStack() as stack:
-        for context in (evaluating(model), torch.inference_mode(False), torch.enable_grad(), _Open()):
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode(False))
+        image = 0.5 + torch.rand(1, *input_shape, generator=generator, dtype=torch.float64)
+        image = image.to(device, kind).requires_grad_()
+        numbers = {name: _positive(name, value, generator).to(device, kind) for name, value in model.named_parameters()}
+        for name, value in model.named_buffers():
+            numbers[name] = _neutral(name, value).to(kind) if value.is_floating_point() else value.clone()
+        for context in (torch.enable_grad(), _Open()):
             stack.enter_context(context)
         found = stack.enter_context(capture_output(model, unit.layer))
         functional_call(model, numbers, (image,))

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from glassnet.inspection.calls import uncompiled
+
 Change = Callable[[Tensor], Tensor]
 """Makes another output of a layer's own, which it must leave alone."""
 
@@ -176,6 +178,5 @@ def _hooked(layer: nn.Module, after: Callable[[nn.Module, object, object], Tenso
     """Call `after` with each output of the layer, which what it returns replaces; no hook survives the block."""
     with ExitStack() as stack:
         stack.callback(layer.register_forward_hook(after).remove)
-        if hasattr(torch.compiler, "set_stance"):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         yield

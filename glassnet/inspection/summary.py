@@ -245,6 +245,7 @@ def _containers(model: nn.Module, rows: Sequence[LayerRow]) -> Iterable[Containe
 
 
 def _example(model: nn.Module, input_shape: Shape) -> Tensor:
-    """Zeros `(1, C, H, W)` in the number format and on the device of the model."""
+    """Zeros `(1, C, H, W)` in the number format and on the device of the model; for a model of tokens, token 0."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    return torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
+    takes_tokens = len(input_shape) == 1 and any(isinstance(module, nn.Embedding) for module in model.modules())
+    return torch.zeros(1, *input_shape, dtype=torch.int64 if takes_tokens else like.dtype, device=like.device)

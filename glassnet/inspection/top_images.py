@@ -19,9 +19,9 @@ from glassnet.arithmetic import Sides
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.batches import Batch, Examples, Subject, explaining, opened, stream
-from glassnet.inspection.capture import capture_output, layer_of
+from glassnet.inspection.capture import OutputReader, layer_of
 from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_field
-from glassnet.inspection.units import Unit, parse_unit
+from glassnet.inspection.units import LayerError, Unit, parse_unit
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,25 +134,17 @@ def top_images(
     if wanted.channel is None:
         raise UsageError(f"Expected one channel of '{wanted.layer}', such as '{wanted.layer}:0'; got '{unit}'.")
     source = stream(examples, model, record, batch_size)
-    best = _Best(n)
-    shape: Shape = ()
-    with capture_output(model, wanted.layer) as found:
-        for batch in source.batches:
-            with explaining(tuple(batch.inputs.shape[1:]), record, model):
-                model(batch.inputs)
-            if not shape:
-                shape = tuple(found.output.shape[1:])
-                wanted.check(shape)
-            values = found.output.select(1, wanted.channel)
-            for place in wanted.position or ():
-                values = values.select(1, place)
-            best.add(batch, values)
-            input_shape = tuple(batch.inputs.shape[1:])
-            found.clear()
+    best = _Best(n, wanted)
+    reader = OutputReader(model, wanted.layer, best.look)
+    for batch in source.batches:
+        input_shape = tuple(batch.inputs.shape[1:])
+        with explaining(input_shape, record, model):
+            reader.run(batch.inputs)
+        best.add(batch)
     if not best.count:
         raise UsageError("There is nothing to look at: expected at least one example, got none.")
     seen = receptive_field(model, input_shape, wanted.layer)
-    places = shape[1:] if wanted.position is None else ()
+    places = seen.output_shape[1:] if wanted.position is None else ()
     rows = tuple(_row(entry, wanted, places, seen, source.class_names) for entry in best.entries)
     mean = best.total / best.count
     return TopImages(unit=wanted, rows=rows, num_examples=best.count, mean=mean, field=seen, set_aside=source.set_aside)
@@ -171,18 +163,37 @@ class _Entry:
 class _Best:
     """The strongest examples so far."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, unit: Unit) -> None:
         self.n = n
+        self.unit = unit
+        self.strongest = torch.zeros(0)
+        """Of each example of the batch the unit's largest output, `(B,)`, and which place has it."""
+        self.places = torch.zeros(0)
         self.entries: list[_Entry] = []
         self.count = 0
         self.total = 0.0
 
-    def add(self, batch: Batch, values: Tensor) -> None:
-        """Take the unit's outputs `(B, ...)` for a batch; the strongest position of each example counts."""
-        strongest = values.flatten(1).amax(1) if values.ndim > 1 else values
-        self.count += len(strongest)
-        self.total += float(strongest.double().sum())
-        found, rows = torch.nan_to_num(strongest.float(), nan=-math.inf).topk(min(self.n, len(strongest)))
+    def look(self, output: Tensor) -> None:
+        """Take the layer's output for a batch, `(B, C, ...)`; the strongest position of each example counts."""
+        if output.ndim < 2:
+            raise LayerError(f"Layer '{self.unit.layer}' has no channels: it gives {tuple(output.shape)}.")
+        self.unit.check(tuple(output.shape[1:]))
+        assert self.unit.channel is not None, "top_images asks for one"
+        values = output.select(1, self.unit.channel)
+        for place in self.unit.position or ():
+            values = values.select(1, place)
+        self.strongest, self.places = values.reshape(len(values), -1).max(1)
+
+    def add(self, batch: Batch) -> None:
+        """Take the batch that was looked at last."""
+        if len(self.strongest) != len(batch.inputs):
+            raise LayerError(
+                f"Expected layer '{self.unit.layer}' to give a row for each of {len(batch.inputs)} examples; got "
+                f"{len(self.strongest)}. Choose another layer: `glassnet summary` lists them."
+            )
+        self.count += len(self.strongest)
+        self.total += float(self.strongest.double().sum())
+        found, rows = torch.nan_to_num(self.strongest.float(), nan=-math.inf).topk(min(self.n, len(self.strongest)))
         weakest = self.entries[-1].activation if len(self.entries) == self.n else None
         for activation, row in zip(found.tolist(), rows.tolist(), strict=True):
             if weakest is not None and activation <= weakest:
@@ -190,7 +201,7 @@ class _Best:
             self.entries.append(
                 _Entry(
                     activation=activation,
-                    place=int(values[row].flatten().argmax()) if values.ndim > 1 else 0,
+                    place=int(self.places[row]),
                     position=int(batch.positions[row]),
                     label=None if batch.labels is None or batch.labels.is_floating_point() else int(batch.labels[row]),
                     image=batch.given[row].cpu().clone(),

@@ -14,6 +14,10 @@ from glassnet._types import Shape, by
 FORM = re.compile(r"(?P<layer>[^:@]*)(:(?P<channel>\d+))?(@(?P<position>\d+(,\d+)*))?")
 
 
+class LayerError(UsageError):
+    """What was asked of a layer does not suit it; the model and its inputs are right."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """A layer, and of it a channel, a position, both or neither."""
@@ -35,9 +39,9 @@ class Unit:
         ]
         for what, value, size in limits:
             if value >= size:
-                raise UsageError(f"Layer '{self.layer}' gives {by(shape)}: a {what} is 0 to {size - 1}; got {value}.")
+                raise LayerError(f"Layer '{self.layer}' gives {by(shape)}: a {what} is 0 to {size - 1}; got {value}.")
         if self.position is not None and len(self.position) != len(shape) - 1:
-            raise UsageError(
+            raise LayerError(
                 f"Layer '{self.layer}' gives {by(shape)}: a position has {len(shape) - 1} numbers behind @; "
                 f"got {len(self.position)}."
             )

@@ -151,7 +151,8 @@ def ablation_sheet(found: Ablation, *, most: int = 64) -> Image.Image:
     rows = [found.whole_layer, *found.most_important(most)]
     losses = [row.drop for row in found.rows] or [found.whole_layer.drop]
     reach = max(max((abs(drop) for drop in losses), default=0.0), 1e-9)
-    bars = [_bar(entry, reach) for entry in rows]
+    most_gained = max((-entry.drop for entry in rows), default=0.0)
+    bars = [_bar(entry, reach, min(max(most_gained, 0.0) / reach, 1.0)) for entry in rows]
     half = math.ceil(len(bars) / 2) if len(bars) > 20 else len(bars)
     body = row([column(bars[:half], 4), *([column(bars[half:], 4)] if half < len(bars) else [])], 3 * GAP)
     left_out = len(found.rows) - (len(rows) - 1)
@@ -163,12 +164,13 @@ def ablation_sheet(found: Ablation, *, most: int = 64) -> Image.Image:
     return sheet(title, str(found), [body, text(note, SMALL, MUTED, max(body.width, 560))])
 
 
-def _bar(entry: Silenced, reach: float) -> Image.Image:
-    width, height, room = 220, 18, 70
-    paper = Image.new("RGB", (room + 2 * width // 3 + width, height), PAPER)
+def _bar(entry: Silenced, reach: float, gained: float) -> Image.Image:
+    """Return one bar, full where `reach` is lost; to the left there is room for the share `gained` of that."""
+    width, height, room = 240, 18, 44
+    zero = room + round(gained * width)
+    paper = Image.new("RGB", (zero + width + 1, height), PAPER)
     draw = ImageDraw.Draw(paper)
-    zero = room + width // 3
-    end = zero + round(max(min(entry.drop / reach, 1.0), -1 / 3) * width)
+    end = zero + round(max(min(entry.drop / reach, 1.0), -1.0) * width)
     colour = ACCENT if entry.channel is None else SERIES
     draw.text((0, 0), "all" if entry.channel is None else str(entry.channel), INK, font(SMALL))
     draw.rectangle((min(zero, end), 3, max(zero, end), height - 4), fill=colour)

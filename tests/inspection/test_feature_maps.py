@@ -161,7 +161,7 @@ def test_a_layer_without_a_row_for_each_image_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.each(x.reshape(-1, 5)).reshape(len(x), -1)
 
-    with pytest.raises(UsageError, match=r"Expected layer 'each' to give numbers with a row for each of 2 images"):
+    with pytest.raises(UsageError, match=r"^Expected layer 'each' to give numbers with a row for each of 2 images"):
         gn.feature_maps(Folded(), images(2), "each")
 
 
@@ -174,7 +174,7 @@ def test_a_layer_that_does_not_run_is_said_to() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.used(x)
 
-    with pytest.raises(UsageError, match="Layer 'unused' gave no tensor: the forward pass did not run it"):
+    with pytest.raises(UsageError, match="^Layer 'unused' gave no tensor: the forward pass did not run it"):
         gn.feature_maps(Skips(), images(2), "unused")
 
 

@@ -60,6 +60,40 @@ def test_built_in_networks_have_their_known_fields(name: str, layer: str, size: 
     assert found.unknown == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        # by hand, to the last layer that has positions
+        ("cnn1d", "pool2", 10),  # 3, 4, 8, 10
+        ("cnn2d", "pool2", 10),
+        ("cnn3d", "pool2", 10),
+        ("lenet5-1998", "s4", 16),
+        ("alexnet-2012", "pool5", 195),
+        ("alexnet-torchvision", "features.12", 195),
+        ("zfnet", "pool5", 171),  # 7, 11, 27, 43, 75, 107, 139, 171
+        ("vgg11", "features", 150),  # 4, 10, 30, 70, 150
+        ("vgg13", "features", 156),  # 6, 16, 36, 76, 156
+        ("vgg19", "features", 268),  # 6, 16, 52, 124, 268
+        ("vgg11-bn", "features", 150),
+        ("vgg13-bn", "features", 156),
+        ("vgg16-bn", "features", 212),
+        ("vgg19-bn", "features", 268),
+        ("googlenet-torchvision", "inception5b", 379),  # 27, 59, 75, 235, 251, 379: 3x3 where the paper has 5x5
+        ("resnet18", "layer4", 435),  # 11, 43, 99, 211, 435
+        ("resnet18-lecture", "layer4", 435),
+        ("resnet34", "layer4", 899),  # 11, 59, 179, 547, 899
+        ("resnet101", "layer4", 971),  # 11, 35, 91, 811, 971
+        ("resnet152", "layer4", 1451),  # 11, 35, 155, 1291, 1451
+        # 3 + 4n, then 2 + 4(2n - 1), then 4 + 8(2n - 1)
+        *((f"resnet{6 * n + 2}", "layer3", 28 * n - 3) for n in (3, 5, 7, 9, 18)),
+    ],
+)
+def test_every_built_in_network_has_the_field_that_its_layers_add_up_to(name: str, layer: str, size: int) -> None:
+    found = field(name, layer)
+    assert set(found.size) == {size}
+    assert found.unknown == ()
+
+
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 483), ("resnet101", 1027), ("resnet152", 1507)])
 def test_published_residual_networks_stride_in_the_first_convolution(name: str, size: int) -> None:
     """Araujo, Norris and Sim 2019, table of `resnet_v1`."""

@@ -239,3 +239,11 @@ def test_parametrised_and_compiled_modules_are_seen() -> None:
     rows = summary(model, (1, 5, 5)).rows
     assert [(row.name, row.kind) for row in rows] == [("conv", "ParametrizedConv2d"), ("act", "ReLU")]
     assert (rows[0].num_parameters, rows[0].num_multiplications) == (2 + 18 + 2, 18 * 9)
+
+
+def test_a_model_of_tokens_is_given_tokens() -> None:
+    model = nn.Sequential(OrderedDict(embed=nn.Embedding(10, 4), flatten=nn.Flatten(), head=nn.Linear(12, 2)))
+    result = summary(model, (3,))
+    assert result.uncounted == ()
+    assert [row.num_multiplications for row in result.rows] == [0, 0, 24]
+    assert result.rows[2].field_size == (3,)

@@ -98,7 +98,7 @@ def test_plain_values_tell_it_all() -> None:
     ("unit", "message"),
     [
         ("0", "Expected one channel of '0', such as '0:0'"),
-        ("0:2", "Layer '0' gives 2x8x8: a channel is 0 to 1; got 2"),
+        ("0:2", "^Layer '0' gives 2x8x8: a channel is 0 to 1; got 2"),
         ("0:1@8,0", "a position is 0 to 7; got 8"),
         ("0:1@3", "a position has 2 numbers behind @; got 1"),
         ("conv:1", "Unknown layer 'conv'"),
