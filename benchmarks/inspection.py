@@ -53,8 +53,12 @@ def measure(case: str, repeats: int, device: torch.device) -> dict[str, list[flo
     names = tuple(str(index) for index in range(10))
     examples = ExampleSet(pixels, torch.arange(count) % 10, names)
     record = Preprocessing(
-        class_names=names, mode="L" if channels == 1 else "RGB", size=shape[1:], mean=(0.5,) * channels, std=(0.5,) * channels
-    )  # fmt: skip
+        class_names=names,
+        mode="L" if channels == 1 else "RGB",
+        size=shape[1:],
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+    )
 
     def plain() -> object:
         return predict_outputs(model, to_device(examples, record, device).inputs, record)
