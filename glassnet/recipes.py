@@ -35,7 +35,7 @@ class Recipe:
 _MUON = TrainConfig(
     batch_size=128,
     optimizer="muon",
-    learning_rate=0.1,
+    learning_rate=0.2,
     momentum=0.6,
     other_learning_rate=0.05,
     weight_decay=0.0,
