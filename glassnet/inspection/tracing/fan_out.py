@@ -6,55 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.local_derivatives import Derived, derived
+from glassnet.inspection.tracing.local_derivatives import Column, Derived, derived, gradient_of, numbers_at
 from glassnet.inspection.tracing.sliding import Index, sliding_of
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Value
 
 
-@dataclass(frozen=True)
-class Fed:
-    """The units of one value that a number feeds, in columns."""
-
-    value: Value
-    """The output that they are units of."""
-    index: Tensor
-    """`(T, rank)`"""
-    delta: Tensor
-    """`(T,)` float64"""
-    derivative: Tensor
-    """`(T,)` float64"""
-    weight: Value | None = None
-    """What the local derivative is an entry of; None where it is worked out."""
-    weight_index: Tensor | None = None
-    """`(T, weight's rank)`"""
-
-
-def gradient_of(value: Value) -> Tensor | None:
-    """Return autograd's gradient of a value in one dense tensor; embeddings may have a sparse one."""
-    gradient = value.gradient
-    return gradient.to_dense() if gradient is not None and gradient.layout != torch.strided else gradient
-
-
-def fed_by(step: Step, position: int, index: Index) -> tuple[tuple[Fed, ...], float | None]:
-    """Return the outputs that one number among a step's inputs feeds, and dL/d(number) where it is not taken apart."""
-    name = step.input_names[position]
+def fed_by(step: Step, position: int, index: Index) -> Derived:
+    """Return the outputs that one number among a step's inputs feeds, each with its delta and local derivative."""
     rule = RULES.get(step.op)
     gradient = gradient_of(step.output)
-    if rule is not None and name == "input" and gradient is not None and step.is_differentiable:
+    if rule is not None and step.input_names[position] == "input" and gradient is not None and step.is_differentiable:
         found = rule(step, index, gradient)
         if found is not None:
-            return (found,), None
-    column = derived(step, position, index)
-    return tuple(Fed(*part) for part in column.columns), column.unexplained
+            return Derived((found,))
+    return derived(step, position, index)
 
 
-def _convolution(step: Step, index: Index, gradient: Tensor) -> Fed | None:
+def _convolution(step: Step, index: Index, gradient: Tensor) -> Column | None:
     sliding, weight = sliding_of(step), step.input("weight")
     if sliding is None or weight is None:
         return None
@@ -77,7 +50,7 @@ def _convolution(step: Step, index: Index, gradient: Tensor) -> Fed | None:
     return _weighted(step.output, found, gradient, weight, weight_index)
 
 
-def _linear(step: Step, index: Index, gradient: Tensor) -> Fed | None:
+def _linear(step: Step, index: Index, gradient: Tensor) -> Column | None:
     weight = step.input("weight")
     if weight is None or len(weight.shape) != 2:
         return None
@@ -87,18 +60,18 @@ def _linear(step: Step, index: Index, gradient: Tensor) -> Fed | None:
     return _weighted(step.output, found, gradient, weight, torch.stack([rows, torch.full_like(rows, index[-1])], -1))
 
 
-def _weighted(value: Value, found: Tensor, gradient: Tensor, weight: Value, weight_index: Tensor) -> Fed:
-    return Fed(
+def _weighted(value: Value, found: Tensor, gradient: Tensor, weight: Value, weight_index: Tensor) -> Column:
+    return Column(
         value,
         found,
-        gradient[tuple(found.T)].double(),
-        weight.tensor[tuple(weight_index.T)].double(),
+        numbers_at(gradient, found),
+        numbers_at(weight.tensor, weight_index),
         weight,
         weight_index,
     )
 
 
-RULES: dict[str, Callable[[Step, Index, Tensor], Fed | None]] = {
+RULES: dict[str, Callable[[Step, Index, Tensor], Column | None]] = {
     "linear": _linear,
     **{f"conv{axes}d": _convolution for axes in (1, 2, 3)},
     **{f"conv_transpose{axes}d": _convolution for axes in (1, 2, 3)},

@@ -39,6 +39,10 @@ class Column(NamedTuple):
     """`(T,)` float64: dL/d(output)."""
     derivative: Tensor
     """`(T,)` float64: d(output)/d(number)."""
+    weight: Value | None = None
+    """What the derivatives are entries of; None where they are worked out."""
+    weight_index: Tensor | None = None
+    """`(T, weight's rank)`"""
 
 
 class Derived(NamedTuple):
@@ -49,12 +53,19 @@ class Derived(NamedTuple):
     """dL/d(number) through the step in one number, where it cannot be taken apart."""
 
 
+def gradient_of(value: Value) -> Tensor | None:
+    """Return autograd's gradient of a value as a dense tensor: embeddings may have a sparse one."""
+    gradient = value.gradient
+    return gradient.to_dense() if gradient is not None and gradient.layout != torch.strided else gradient
+
+
 def derived(step: Step, position: int, index: Index) -> Derived:
     """Return the local derivatives of a step's outputs by the number at `index` of its input `position`.
 
     Outputs that the loss does not depend on are left out, and zeros of the column.
     """
-    deltas = {place: value.gradient for place, value in enumerate(step.outputs) if value.gradient is not None}
+    gradients = {place: gradient_of(value) for place, value in enumerate(step.outputs)}
+    deltas = {place: gradient for place, gradient in gradients.items() if gradient is not None}
     if not deltas or not step.is_differentiable:
         return Derived(())
     if not kind_of(step.call.function).is_foreign:
@@ -106,8 +117,12 @@ def _column(value: Value, delta: Tensor, tangent: Tensor) -> Column:
     if tangent.is_complex():  # autograd's gradient of a complex number is dL/d(real) + i dL/d(imaginary)
         tangent, delta = torch.view_as_real(tangent.resolve_conj()), torch.view_as_real(delta.resolve_conj())
     index = tangent.nonzero()
-    places = tuple(index.T)
-    return Column(value, index, delta[places].double(), tangent[places].double())
+    return Column(value, index, numbers_at(delta, index), numbers_at(tangent, index))
+
+
+def numbers_at(tensor: Tensor, index: Tensor) -> Tensor:
+    """Return the numbers of a tensor at indices `(T, rank)`, as `(T,)` float64."""
+    return tensor[tuple(index.T)].reshape(-1)[: len(index)].double()
 
 
 def _by_autograd(step: Step, position: int, index: Index, deltas: dict[int, Tensor]) -> Derived:

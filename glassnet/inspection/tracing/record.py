@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,11 +14,16 @@ from glassnet._types import by
 from glassnet.inspection.tracing.address import Address, WeightAddress, unknown_step
 from glassnet.inspection.tracing.layout import channel_axes
 from glassnet.inspection.tracing.location import Location, located, weight_index
+from glassnet.inspection.tracing.naming import Naming
 from glassnet.inspection.tracing.recording import Recorded
 from glassnet.inspection.tracing.replay import Replay, replay_from
 from glassnet.inspection.tracing.scopes import Names
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.values import Table, Value
+
+if TYPE_CHECKING:
+    from glassnet.inspection.tracing.terms import UnitTrace
+    from glassnet.inspection.tracing.weights import WeightTrace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -144,6 +150,25 @@ class Trace:
         value = self.parameter(address.path)
         return value, weight_index(address, value.shape)
 
+    def delta(self, address: str | Address) -> UnitTrace:
+        """Return dL/d(unit) as the sum over the units that it feeds: each one's delta times the local derivative.
+
+        Raises `UsageError` without a label, and for an address that names no unit with real numbers.
+        """
+        from glassnet.inspection.tracing.deltas import delta
+
+        return delta(self, address)
+
+    def weight(self, address: str | WeightAddress) -> WeightTrace:
+        """Return dL/d(weight) as the sum over the places where it is used of input times delta.
+
+        Its `step(optimizer)` is the update that follows. Raises `UsageError` without a label, and for an address that
+        names no weight.
+        """
+        from glassnet.inspection.tracing.weights import weight_trace
+
+        return weight_trace(self, address)
+
     def replay_from(self, changes: Mapping[Value, Tensor]) -> Replay:
         """Recompute what follows from other tensors in place of some values: inputs, parameters, outputs of steps.
 
@@ -165,6 +190,11 @@ class Trace:
     def __repr__(self) -> str:
         loss = "" if self.loss is None else f", loss {float(self.loss):.4g}"
         return f"Trace({len(self.steps)} steps, output {by(self.output_value.shape)}{loss})"
+
+    @cached_property
+    def naming(self) -> Naming:
+        """Names of the values' numbers."""
+        return Naming(self.steps, self.inputs, self._channel_axes)
 
     @cached_property
     def _by_name(self) -> dict[str, Value]:
