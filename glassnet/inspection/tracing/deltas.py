@@ -52,9 +52,11 @@ def delta(trace: Trace, address: str | Address) -> UnitTrace:
     gradient = gradient_of(value)
     if value == trace.loss_value:
         return _of_loss(trace, text, op)
-    found = summed(trace, value, index)
     if gradient is None:
-        found = found._replace(notes=("The loss does not depend on this unit by a way that autograd knows.",))
+        note = "The loss does not depend on this unit by a way that autograd knows."
+        found = Sum(in_columns((), trace.naming), (), (note,))
+    else:
+        found = summed(trace, value, index)
     return UnitTrace(
         address=text,
         op=op,

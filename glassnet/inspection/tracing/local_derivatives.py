@@ -7,8 +7,11 @@ learning: a survey", section 3.1).
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -69,20 +72,28 @@ def derived(step: Step, position: int, index: Index) -> Derived:
     if not deltas or not step.is_differentiable:
         return Derived(())
     if not kind_of(step.call.function).is_foreign:
-        for is_plain in (False, True):
-            try:
-                return Derived(_columns(step, deltas, _pushed(step, position, index, is_plain=is_plain)))
-            except (NotImplementedError, RuntimeError):
-                continue  # no forward mode for this operation, or not for its fast kernel
+        try:
+            return Derived(_columns(step, deltas, _pushed(step, position, index)))
+        except (NotImplementedError, RuntimeError):
+            pass  # no forward mode for this operation
     return _by_autograd(step, position, index, deltas)
 
 
-def _pushed(step: Step, position: int, index: Index, *, is_plain: bool) -> list[Tensor | None]:
+@cache
+def _load_forward_rules() -> None:
+    """Have torch load what forward mode needs; it compiles rules by a function that it warns of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
+def _pushed(step: Step, position: int, index: Index) -> list[Tensor | None]:
     """Return the tangent of every output for a one-hot tangent of one input."""
+    _load_forward_rules()
     given = step.inputs[position].tensor
     tangent = torch.zeros_like(given)
     tangent[index] = 1
-    with _kernels(step, is_plain=is_plain), torch.inference_mode(False), torch.enable_grad(), forward_ad.dual_level():
+    with _kernels(step.op), torch.inference_mode(False), torch.enable_grad(), forward_ad.dual_level():
         # Without a gradient asked for, the call would be run on detached tensors, which have no tangents.
         dual = forward_ad.make_dual(given.detach().clone().requires_grad_(), tangent)
         outputs = step.replay_all({position: dual})
@@ -91,13 +102,15 @@ def _pushed(step: Step, position: int, index: Index, *, is_plain: bool) -> list[
 
 
 @contextmanager
-def _kernels(step: Step, *, is_plain: bool) -> Iterator[None]:
-    """Have torch compute by operations that know forward mode: fused attention and recurrent kernels do not."""
+def _kernels(op: str) -> Iterator[None]:
+    """Have torch compute by kernels that know forward mode: fused attention and recurrent ones do not."""
+    was_enabled = torch._C._get_mkldnn_enabled()
     with ExitStack() as stack:
-        if step.op == "scaled_dot_product_attention":
+        if op == "scaled_dot_product_attention":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if is_plain:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        if op == "lstm":
+            stack.callback(torch._C._set_mkldnn_enabled, was_enabled)
+            torch._C._set_mkldnn_enabled(False)
         yield
 
 
