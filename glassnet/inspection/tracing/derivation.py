@@ -26,9 +26,9 @@ def to_text(unit: UnitTrace, *, all: bool, limit: int) -> str:
     shown, note = _shown(unit, all=all, limit=limit)
     head = f"{unit.address} = {number(unit.value)}   ({unit.op}: {unit.formula})"
     rows = [unit.heads, *_rows(shown)]
-    lines = [head, *(f"  {line}" for line in _aligned(rows)), *([f"  {note}"] if note else [])]
+    lines = [head, *(f"  {line}" for line in aligned(rows)), *([f"  {note}"] if note else [])]
     lines += _by_channel(unit)
-    lines += [f"  {line}" for line in _aligned(_summary(unit))]
+    lines += [f"  {line}" for line in aligned(_summary(unit))]
     return "\n".join([*lines, *(f"  Note: {text}" for text in unit.notes)])
 
 
@@ -154,7 +154,7 @@ def _summary(unit: UnitTrace) -> list[Cells]:
     return [*rows, ("total", number(unit.total, 9)), ("torch's value", number(unit.value, 9), apart)]
 
 
-def _aligned(rows: Sequence[Cells]) -> list[str]:
+def aligned(rows: Sequence[Cells]) -> list[str]:
     """Return rows as lines: the first column and those after the fourth set left, numbers right."""
     count = max((len(row) for row in rows), default=0)
     widths = [max((len(row[place]) for row in rows if place < len(row)), default=0) for place in range(count)]
