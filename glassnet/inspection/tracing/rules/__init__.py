@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+
 from glassnet.inspection.tracing.rules import (
     activation,
     arithmetic,
@@ -16,6 +21,7 @@ from glassnet.inspection.tracing.rules import (
     resampling,
 )
 from glassnet.inspection.tracing.rules.question import Answer, Question, Rule
+from glassnet.inspection.tracing.step import Step
 
 DIMS = ("1d", "2d", "3d")
 
@@ -77,4 +83,16 @@ def itemised(question: Question) -> Answer:
     return answer if answer is not None else linearisation.linearised(question)
 
 
-__all__ = ["COPYING", "RULES", "Answer", "Question", "itemised"]
+def without_rule(steps: Iterable[Step]) -> dict[str, int]:
+    """Return the operations that no rule itemises, with their number of steps; found by asking for one unit of each."""
+    found: Counter[str] = Counter()
+    with torch.inference_mode(False), torch.no_grad():
+        for step in steps:
+            tensor = step.output.tensor
+            if tensor.is_floating_point() and tensor.numel():
+                question = Question(step, 0, torch.zeros(1, tensor.dim(), dtype=torch.long))
+                found[step.op] += itemised(question).is_linearisation
+    return {op: count for op, count in found.items() if count}
+
+
+__all__ = ["COPYING", "RULES", "Answer", "Question", "itemised", "without_rule"]

@@ -64,8 +64,9 @@ FUNCTIONS: dict[str, tuple[str, Function]] = {
 FUNCTIONS["relu6"] = ("x, held between 0 and 6", lambda x, _: x.clamp(0, 6))
 
 PLAIN = {
-    "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "square", "abs", "sin", "cos", "tan", "atan", "sinh", "cosh",
-    "erf", "erfc", "reciprocal", "sign", "floor", "ceil", "round", "trunc", "frac", "nan_to_num", "asin", "acos", "sinc", "logit",
+    "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "square", "abs", "sin", "cos", "tan", "atan",
+    "sinh", "cosh", "erf", "erfc", "reciprocal", "sign", "floor", "ceil", "round", "trunc", "frac", "nan_to_num",
+    "asin", "acos", "sinc", "logit",
 }  # fmt: skip
 """Functions of one number that need no words: torch's own, in float64."""
 
@@ -148,5 +149,4 @@ def _sloped(question: Question, slope: float | Tensor, words: str) -> Answer:
     slope = slope[:, None] if isinstance(slope, Tensor) else torch.full_like(x, slope)
     # A nan stays one: the comparison with 0 is false for it, and nan times the slope is nan.
     factor = torch.where(x > 0, 1.0, slope)
-    found = summed(words, x, factor, places(given, at))
-    return found
+    return summed(words, x, factor, places(given, at))

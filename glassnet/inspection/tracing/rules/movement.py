@@ -19,8 +19,8 @@ VIEWS = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "con
          "identity", "reshape_as", "atleast_2d", "requires_grad", "ravel"}  # fmt: skip
 """Operations that keep the order of the numbers."""
 
-CONSTANTS = {"pad", "setitem", "masked_fill", "where", "constant_pad_nd", "tril", "triu", "scatter", "index_fill", "fill",
-             "zero", "unfold", "diag_embed", "diag", "index_put", "copy"}  # fmt: skip
+CONSTANTS = {"pad", "setitem", "masked_fill", "where", "constant_pad_nd", "tril", "triu", "scatter", "index_fill",
+             "fill", "zero", "unfold", "diag_embed", "diag", "index_put", "copy"}  # fmt: skip
 """Operations that may put in numbers that stand in no input."""
 
 MOVES = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t", "H", "mH", "adjoint",

@@ -120,7 +120,7 @@ def spread(question: Question) -> Answer | None:
     mean = numbers.mean(-1, keepdim=True)
     variance = (numbers - mean).square().sum(-1) / max(numbers.shape[-1] - 1, 1)
     result = variance.sqrt() if question.step.op == "std" else variance
-    found = turned(
+    return turned(
         "sum of (x - mean)^2 / (n - 1)" + (", its root" if question.step.op == "std" else ""),
         numbers,
         (numbers - mean).square(),
@@ -130,7 +130,6 @@ def spread(question: Question) -> Answer | None:
         scale=numbers.square().mean(-1) if question.step.op == "var" else numbers.abs().mean(-1),
         total=result,
     )
-    return found
 
 
 def _statistics_by(question: Question, given: Value, axes: Sequence[int]) -> tuple[Tensor, Tensor]:

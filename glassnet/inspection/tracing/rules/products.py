@@ -56,8 +56,7 @@ def addmm(question: Question) -> Answer | None:
     beta, alpha = (float(question.argument(name, 1)) for name in ("beta", "alpha"))
     at = broadcast_index(question.index, added)
     bias = beta * question.read(added, at) if beta else torch.zeros(question.num_units, dtype=torch.float64)
-    found = _product(question, one, other, alpha, bias=bias, bias_at=(added, at) if beta == 1 else None)
-    return found
+    return _product(question, one, other, alpha, bias=bias, bias_at=(added, at) if beta == 1 else None)
 
 
 def einsum(question: Question) -> Answer | None:
@@ -73,17 +72,17 @@ def einsum(question: Question) -> Answer | None:
     for labels, operand in zip(reads, operands, strict=True):
         for label, size in zip(labels, operand.shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
-    summed_labels = [label for label in sizes if label not in result]
-    taps = grid([sizes[label] for label in summed_labels])
+    inner = [label for label in sizes if label not in result]
+    taps = grid([sizes[label] for label in inner])
     ats = []
     for labels, operand in zip(reads, operands, strict=True):
         columns = [
-            (question.index[:, result.index(label)][:, None] if label in result else taps[:, summed_labels.index(label)][None])
-            .expand(question.num_units, len(taps))
-            * int(operand.shape[axis] != 1)
-            for axis, label in enumerate(labels)
-        ]  # fmt: skip
-        ats.append(torch.stack(columns, -1))
+            question.index[:, None, result.index(label)] if label in result else taps[None, :, inner.index(label)]
+            for label in labels
+        ]
+        is_wide = torch.tensor([int(size != 1) for size in operand.shape], dtype=torch.long)
+        shape = (question.num_units, len(taps))
+        ats.append(torch.stack([column.expand(shape) for column in columns], -1) * is_wide)
     factor = torch.ones(question.num_units, len(taps), dtype=torch.float64)
     for operand, at in zip(operands[1:], ats[1:], strict=True):
         factor = factor * question.read(operand, at)
