@@ -60,8 +60,7 @@ def to_latex(unit: UnitTrace, *, all: bool, limit: int) -> str:
             summands.append(rf"\underbrace{{{_latex(unit.bias)}}}_{{\text{{bias}}}}")
         for start in range(0, len(summands), 3):
             before = "=" if start == 0 else r"\quad +"
-            end = r" \\" if start + 3 >= len(summands) else r" \\"
-            lines.append(f"&{before} " + " + ".join(summands[start : start + 3]) + end)
+            lines.append(f"&{before} " + " + ".join(summands[start : start + 3]) + r" \\")
     for word, value in unit.working:
         lines.append(rf"\text{{{_escaped(word)}}} &= {_latex(value)} \\")
     lines.append(rf"{name} &= {_latex(unit.total)} \qquad \text{{(torch: }} {_latex(unit.value)} \text{{)}}")

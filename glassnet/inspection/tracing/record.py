@@ -15,10 +15,13 @@ from glassnet.inspection.tracing.address import Address, WeightAddress, unknown_
 from glassnet.inspection.tracing.layout import channel_axes
 from glassnet.inspection.tracing.location import Location, located, weight_index
 from glassnet.inspection.tracing.naming import Naming
+from glassnet.inspection.tracing.perturbation import Perturbation, perturbed
 from glassnet.inspection.tracing.recording import Recorded
 from glassnet.inspection.tracing.replay import Replay, replay_from
+from glassnet.inspection.tracing.rules import without_rule
 from glassnet.inspection.tracing.scopes import Names
 from glassnet.inspection.tracing.step import Step
+from glassnet.inspection.tracing.unit import Unit, Units, unit_of, units_of
 from glassnet.inspection.tracing.values import Table, Value
 
 if TYPE_CHECKING:
@@ -177,6 +180,45 @@ class Trace:
         """
         return replay_from(self.steps, self.output_value, self.loss_value, self.read_by_program, changes)
 
+    def unit(self, address: str | Address) -> Unit:
+        """Return how one number came about: `t.unit("features.6:12@3,5")` has every product, and torch's value beside.
+
+        An operation without a rule is answered by its Jacobian's row and says so. Raises `UsageError` where the
+        address names nothing, several numbers, or an input.
+        """
+        return unit_of(self, address)
+
+    def units(self, address: str | Address) -> Units:
+        """Return many units at once: a channel `conv1:3`, an image `conv1[0]`, or all of a step `conv1`.
+
+        Raises `UsageError` where the address names nothing, or an input.
+        """
+        return units_of(self, address)
+
+    def perturb(self, address: str, value: float | Tensor, *, watch: str | None = None) -> Perturbation:
+        """Set a pixel `input:0@5,6`, a unit, a channel or a weight `conv1.weight[3,0,1,1]` to `value`.
+
+        torch repeats what follows; the result says which numbers change. `watch` is a unit to report first. Raises
+        `UsageError` for an unknown address, and `WorkError` as `replay_from`.
+        """
+        return perturbed(self, address, value, watch)
+
+    @property
+    def coverage(self) -> float:
+        """The share of the steps with floating outputs that a rule itemises; the others are linearised."""
+        asked = [step for step in self.steps if step.output.tensor.is_floating_point()]
+        return 1 - sum(self.without_rule.values()) / len(asked) if asked else 1.0
+
+    @cached_property
+    def without_rule(self) -> Mapping[str, int]:
+        """The operations that no rule itemises, with how many steps they are."""
+        return without_rule(self.steps)
+
+    @cached_property
+    def naming(self) -> Naming:
+        """From a value and an index to the address."""
+        return Naming(self.steps, self.inputs, self._channel_axes)
+
     @property
     def memory(self) -> int:
         """Bytes held beside the model's own parameters: values and gradients, each block of memory counted once."""
@@ -190,11 +232,6 @@ class Trace:
     def __repr__(self) -> str:
         loss = "" if self.loss is None else f", loss {float(self.loss):.4g}"
         return f"Trace({len(self.steps)} steps, output {by(self.output_value.shape)}{loss})"
-
-    @cached_property
-    def naming(self) -> Naming:
-        """Names of the values' numbers."""
-        return Naming(self.steps, self.inputs, self._channel_axes)
 
     @cached_property
     def _by_name(self) -> dict[str, Value]:

@@ -70,7 +70,7 @@ class Terms:
     value: Tensor
     """float64: the number that is weighted (an activation; of a delta, the consumer's delta)."""
     factor: Tensor
-    """float64: its weight (of a delta, the local derivative). nan where the product is another function of the value."""
+    """float64: its weight (of a delta, the local derivative). nan where the product is another function."""
     product: Tensor
     """float64: value times factor, or what the value is turned into."""
     kind: Tensor
