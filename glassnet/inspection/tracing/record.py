@@ -25,6 +25,7 @@ from glassnet.inspection.tracing.unit import Unit, Units, unit_of, units_of
 from glassnet.inspection.tracing.values import Table, Value
 
 if TYPE_CHECKING:
+    from glassnet.inspection.tracing.gradient_check import GradientCheck
     from glassnet.inspection.tracing.terms import UnitTrace
     from glassnet.inspection.tracing.weights import WeightTrace
 
@@ -171,6 +172,17 @@ class Trace:
         from glassnet.inspection.tracing.weights import weight_trace
 
         return weight_trace(self, address)
+
+    def gradient_check(self, of: str, n: int = 10, *, epsilon: float = 1e-6, seed: int = 0) -> GradientCheck:
+        """Return finite differences of the loss, in float64, beside autograd's gradients.
+
+        `of` is a unit `conv1:3@2,2`, a channel, a step, an input, a parameter `conv1.weight` or one weight; of several
+        numbers `n` are drawn by `seed`. `epsilon` is the step to both sides. Raises `UsageError` without a label, and
+        where `of` names nothing.
+        """
+        from glassnet.inspection.tracing.gradient_check import gradient_check
+
+        return gradient_check(self, of, n, epsilon, seed)
 
     def replay_from(self, changes: Mapping[Value, Tensor]) -> Replay:
         """Recompute what follows from other tensors in place of some values: inputs, parameters, outputs of steps.
