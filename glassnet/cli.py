@@ -16,6 +16,7 @@ import typer
 
 from glassnet._errors import GlassnetError, UsageError
 from glassnet.inspect_commands import app as inspect_app
+from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(inspect_app, name="inspect")
+app.command()(verify_command)
 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
