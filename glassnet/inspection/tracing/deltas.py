@@ -180,5 +180,3 @@ def _of_loss(trace: Trace, text: str, op: str) -> UnitTrace:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts)) if parts else torch.zeros(0, dtype=torch.float64)
-
-

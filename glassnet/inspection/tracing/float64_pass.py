@@ -101,5 +101,7 @@ def _doubled(tensor: Tensor) -> Tensor:
 def _is_same_draw(step: Step, outputs: list[Tensor]) -> bool:
     pairs = [(out, value.tensor) for out, value in zip(outputs, step.outputs, strict=True) if out.is_floating_point()]
     return all(
-        bool((out - was).abs().max() <= SAME_DRAW * was.abs().max().clamp(min=1e-30)) for out, was in pairs if was.numel()
+        bool((out - was).abs().max() <= SAME_DRAW * was.abs().max().clamp(min=1e-30))
+        for out, was in pairs
+        if was.numel()
     )

@@ -93,7 +93,9 @@ class GradientCheck:
         verdict = f"{len(self.disagreeing)} of {len(self.rows)} disagree" if self.disagreeing else "All agree"
         lines = [f"Gradients of {self.of}, steps of {self.epsilon:g} in float64"]
         lines += [f"  {line}" for line in aligned([head, *rows])]
-        return "\n".join([*lines, f"  {verdict} (tolerance {self.tolerance:g}).", *(f"  Note: {n}" for n in self.notes)])
+        return "\n".join(
+            [*lines, f"  {verdict} (tolerance {self.tolerance:g}).", *(f"  Note: {n}" for n in self.notes)]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

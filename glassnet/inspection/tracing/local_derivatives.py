@@ -166,7 +166,9 @@ def _differentiated_twice(step: Step, position: int, index: Index, deltas: dict[
     given = {output: delta.detach().clone().requires_grad_() for output, delta in deltas.items()}
     with torch.inference_mode(False), torch.enable_grad():
         outputs = step.replay_all({position: leaf})
-        (back,) = torch.autograd.grad([outputs[place] for place in given], leaf, list(given.values()), create_graph=True)
+        (back,) = torch.autograd.grad(
+            [outputs[place] for place in given], leaf, list(given.values()), create_graph=True
+        )
         columns = torch.autograd.grad(back[index], list(given.values()), allow_unused=True)
     by_output = dict(zip(given, columns, strict=True))
     return [by_output.get(output) for output in range(len(step.outputs))]

@@ -1,8 +1,8 @@
 """Which input meets which output through which entry of a kernel, for convolutions of any number of axes.
 
-Dumoulin and Visin (2016), "A guide to convolution arithmetic for deep learning": along each axis input `i`, kernel entry
-`k` and output `o` meet where `i + padding = o * stride + k * dilation`; of a transposed convolution input and output
-change places.
+Dumoulin and Visin (2016), "A guide to convolution arithmetic for deep learning": along each axis input `i`, kernel
+entry `k` and output `o` meet where `i + padding = o * stride + k * dilation`; of a transposed convolution input and
+output change places.
 """
 
 from __future__ import annotations

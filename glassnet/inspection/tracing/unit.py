@@ -38,6 +38,11 @@ class Unit(UnitTrace):
     """Where in it, with the batch axis."""
     trace: Trace = field(repr=False)
 
+    @property
+    def delta(self) -> UnitTrace:
+        """dL/d(unit), as the sum over the units that it feeds; raises `UsageError` without a label."""
+        return self.trace.delta(self.address)
+
     def sources(self, k: int = 5, depth: int = 1) -> Sources:
         """Return the `k` inputs that contributed most, and of each its own down to `depth` layers.
 

@@ -80,7 +80,9 @@ def sgd(weight: Weight) -> list[Line]:
             share = f" x (1 - {dampening:g})" if dampening else ""
             formula = f"{momentum:g} x v, before {before:.6g}, + g{share}"
         lines.append(Line("velocity v", formula, velocity))
-        direction, said = (g + momentum * velocity, f"g + {momentum:g} x v") if weight.group["nesterov"] else (velocity, "v")
+        direction, said = (
+            (g + momentum * velocity, f"g + {momentum:g} x v") if weight.group["nesterov"] else (velocity, "v")
+        )
         if weight.group["nesterov"]:
             lines.append(Line("direction d", said, direction))
             said = "d"
@@ -88,7 +90,7 @@ def sgd(weight: Weight) -> list[Line]:
 
 
 def adam(weight: Weight) -> list[Line]:
-    """Return the update by Adam: Kingma and Ba (2015), algorithm 1; the maximum of Reddi et al. (2018) with `amsgrad`."""
+    """Return the update by Adam: Kingma and Ba (2015), algorithm 1; `amsgrad` is Reddi et al. (2018)."""
     return _adam(weight, is_decoupled=bool(weight.group.get("decoupled_weight_decay")))
 
 

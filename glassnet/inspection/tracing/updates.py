@@ -166,7 +166,9 @@ def _stepped(optimizer: torch.optim.Optimizer, weight: Weight) -> Tensor:
     try:
         twin = type(optimizer)([{**options, "params": [held]}])  # type: ignore[call-arg, arg-type]
     except TypeError as error:
-        raise UsageError(f"An optimizer is copied to be stepped; {type(optimizer).__name__} refused: {error}.") from None
+        raise UsageError(
+            f"An optimizer is copied to be stepped; {type(optimizer).__name__} refused: {error}."
+        ) from None
     state = {name: copy.deepcopy(value) for name, value in weight.state.items()}
     if state:
         twin.state[held] = state

@@ -58,9 +58,7 @@ def uses_of(step: Step, position: int, index: Index) -> Uses:
     columns, unexplained = derived(step, position, index)
     # A scale of normalisation meets the normalised input at its own place.
     given = step.inputs[0] if step.op in NORMS and step.input_names[position] == "weight" else None
-    uses = [
-        Use(c.value, c.index, c.delta, c.derivative, given, None if given is None else c.index) for c in columns
-    ]
+    uses = [Use(c.value, c.index, c.delta, c.derivative, given, None if given is None else c.index) for c in columns]
     return Uses(tuple(uses), unexplained)
 
 
