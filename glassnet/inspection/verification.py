@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,15 +122,15 @@ def verify(
     draw = random.Random(seed)
     for op, value, index in _turns(_by_maker(found), units, draw):
         address = found.naming.text((value, index))
-        tally.add("unit", op, address, value, lambda a=address: found.unit(a))
+        tally.add("unit", op, address, value, partial(found.unit, address))
     if found.loss_value is not None:
         for op, value, index in _turns(_by_readers(found), units, draw):
             address = found.naming.text((value, index))
-            tally.add("delta", op, address, value, lambda a=address: found.delta(a))
+            tally.add("delta", op, address, value, partial(found.delta, address))
         for path, value, index in _weights(found, units, draw):
             at = WeightAddress(path, index)
             op = next((step.op for step, _ in found.consumers(value)), "unused")
-            tally.add("weight", op, str(at), value, lambda a=at: found.weight(a))
+            tally.add("weight", op, str(at), value, partial(found.weight, at))
     return Verification(
         rows=tuple(tally.rows()), seed=seed, loss=loss_name, failures=tuple(tally.failures), notes=found.gaps
     )

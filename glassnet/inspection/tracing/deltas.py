@@ -51,7 +51,7 @@ def delta(trace: Trace, address: str | Address) -> UnitTrace:
     op = "input" if value.step is None else trace.steps[value.step].op
     gradient = gradient_of(value)
     if value == trace.loss_value:
-        return _of_loss(trace, text, op)
+        return _of_loss(trace, text, op, 1.0 if gradient is None else float(gradient))
     if gradient is None:
         note = "The loss does not depend on this unit by a way that autograd knows."
         found = Sum(in_columns((), trace.naming), (), (note,))
@@ -163,7 +163,7 @@ def softmax_working(step: Step, index: Index) -> list[tuple[str, float]]:
     return [(f"softmax p_{k}", p), (f"target t_{k}", t), ("images n", float(n)), (f"(p_{k} - t_{k}) / n", (p - t) / n)]
 
 
-def _of_loss(trace: Trace, text: str, op: str) -> UnitTrace:
+def _of_loss(trace: Trace, text: str, op: str, gradient: float) -> UnitTrace:
     """Return where the sum starts: the loss changes by one with itself."""
     return UnitTrace(
         address=text,
@@ -172,7 +172,7 @@ def _of_loss(trace: Trace, text: str, op: str) -> UnitTrace:
         terms=in_columns((), trace.naming),
         bias=1.0,
         total=1.0,
-        value=float(trace.gradient(trace.loss_value)) if trace.gradient(trace.loss_value) is not None else 1.0,
+        value=gradient,
         scale=1.0,
         heads=HEADS,
     )

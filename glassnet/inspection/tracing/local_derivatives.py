@@ -11,6 +11,7 @@ import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ AGREE = 1e-3
 """Relative difference above which a backward function is taken to be no matrix product."""
 
 
-class Column(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
     """The outputs of a step that one number feeds, in columns."""
 
     value: Value

@@ -144,9 +144,10 @@ def _place(tensor: Tensor, index: tuple[int, ...], held: Tensor) -> tuple[int, .
         return index
     left = sum(place * stride for place, stride in zip(index, tensor.stride(), strict=True))
     places = [0] * held.ndim
-    for axis in sorted(range(held.ndim), key=lambda axis: -held.stride(axis)):
+    strides = held.stride()
+    for axis in sorted(range(held.ndim), key=lambda axis: -strides[axis]):
         if held.shape[axis] > 1:
-            places[axis], left = divmod(left, held.stride(axis))
+            places[axis], left = divmod(left, strides[axis])
     return tuple(places)
 
 
@@ -164,7 +165,7 @@ def _stepped(optimizer: torch.optim.Optimizer, weight: Weight) -> Tensor:
     held.grad = weight.gradient.clone().to(held.dtype)
     options = {name: copy.deepcopy(value) for name, value in weight.group.items() if name != "params"}
     try:
-        twin = type(optimizer)([{**options, "params": [held]}])  # type: ignore[call-arg, arg-type]
+        twin = type(optimizer)([{**options, "params": [held]}])  # type: ignore[call-arg]
     except TypeError as error:
         raise UsageError(
             f"An optimizer is copied to be stepped; {type(optimizer).__name__} refused: {error}."

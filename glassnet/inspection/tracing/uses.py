@@ -7,6 +7,7 @@ other use is answered by `local_derivatives`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ from glassnet.inspection.tracing.values import Value
 Index = tuple[int, ...]
 
 
-class Use(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Use:
     """The places of one step where a weight has its say, in columns."""
 
     value: Value

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 import glassnet as gn
 
@@ -174,7 +174,9 @@ def test_every_input_and_weight_of_a_convolution_agrees_whatever_its_window(kind
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_padding_said_in_words_is_understood(padding: str) -> None:
-    trace = gn.trace(nn.Conv1d(1, 1, 3, padding=padding, dilation=2), torch.rand(1, 1, 6), 0.0, lambda out, _: (out**2).sum())
+    trace = gn.trace(
+        nn.Conv1d(1, 1, 3, padding=padding, dilation=2), torch.rand(1, 1, 6), 0.0, lambda out, _: (out**2).sum()
+    )
     for place in range(6):
         assert trace.delta(f"input:0@{place}").relative_difference < 1e-6
 
@@ -193,7 +195,9 @@ MODULES = [
 def test_operations_of_every_kind_pass_their_deltas_on(model: nn.Module) -> None:
     tokens = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
     given = (tokens, tokens, tokens) if isinstance(model, nn.MultiheadAttention) else tokens
-    found = gn.verify(gn.trace(model, given, 0.0, lambda out, _: (out if isinstance(out, Tensor) else out[0]).pow(2).sum()))
+    found = gn.verify(
+        gn.trace(model, given, 0.0, lambda out, _: (out if isinstance(out, Tensor) else out[0]).pow(2).sum())
+    )
     assert found.passed, found
     assert any(row.quantity == "delta" and row.worst >= 0 for row in found.rows)
 
