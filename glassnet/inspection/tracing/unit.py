@@ -15,7 +15,7 @@ from glassnet.inspection.tracing.address import Address
 from glassnet.inspection.tracing.perturbation import Perturbation
 from glassnet.inspection.tracing.rules import Answer, Question, itemised
 from glassnet.inspection.tracing.rules.question import grid
-from glassnet.inspection.tracing.sources import Sources, sources_of
+from glassnet.inspection.tracing.sources import Driver, Sources, drivers_of, sources_of
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import Terms, UnitTrace
 from glassnet.inspection.tracing.values import Value
@@ -46,6 +46,14 @@ class Unit(UnitTrace):
         sum of the absolute products of its unit. Raises `UsageError` unless both numbers are at least 1.
         """
         return sources_of(self.trace, self.made, self.index, k, depth)
+
+    def drivers(self, k: int = 5, depth: int | None = None) -> tuple[tuple[Driver, ...], ...]:
+        """Return layer by layer, down to the model's inputs or `depth` layers, the `k` units that drove this one most.
+
+        Of each layer's units the `k` with the largest share are followed further. A share here is the product of the
+        shares (see `sources`) along the way, summed over the ways followed. Raises `UsageError` as `sources`.
+        """
+        return drivers_of(self.trace, self.made, self.index, k, depth)
 
     def perturb(self, address: str, value: float | Tensor) -> Perturbation:
         """Set a pixel, unit or weight to `value`; return what torch makes of it, here first. See `Trace.perturb`."""
