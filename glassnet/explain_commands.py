@@ -180,13 +180,17 @@ def _explain_output(traced: _Traced, top: int, depth: int, *, as_json: bool) -> 
         _print_json({"input": traced.source, "scores": scores, "explained": unit.address, "layers": rows})
         return
     typer.echo(traced.source)
-    cells = [(row["name"], _share(row["probability"]), f"{row['score']:.4g}", row["address"]) for row in scores]
-    has_shares = any(row["probability"] is not None for row in scores)
-    kept = [row if has_shares else (row[0], *row[2:]) for row in cells]
-    _print(rows_view(("", *(["probability"] if has_shares else []), "score", "address"), kept))
+    has_shares = scores[0]["probability"] is not None
+    cells = [
+        (row["name"], *([f"{row['probability']:.2%}"] if has_shares else []), f"{row['score']:.4g}", row["address"])
+        for row in scores
+    ]
+    _print(
+        rows_view(("class" if has_shares else "", *(["probability"] if has_shares else []), "score", "address"), cells)
+    )
     typer.echo(
-        f"\nWhat drove {unit.address} = {unit.value:.4g}, from the top down. Beside each unit is its value and its "
-        "share: its product\nrelative to the sum of the absolute products of the number above, multiplied along the way."
+        f"\nWhat drove {unit.address} = {unit.value:.4g}, from the top down: units with their values, and their shares "
+        "of the\nabsolute products of the number above, multiplied along the way."
     )
     for layer in layers:
         typer.echo(_layer_line(layer))
@@ -195,34 +199,22 @@ def _explain_output(traced: _Traced, top: int, depth: int, *, as_json: bool) -> 
 
 def _scores(traced: _Traced, top: int) -> list[dict[str, Any]]:
     """Return the largest outputs with their names, addresses and, where they are classes, probabilities."""
-    import torch
+    import numpy as np
 
     trace, run = traced.trace, traced.run
     output = trace.output[0].double().flatten()
-    names = run.class_names if run is not None else ()
     shape = trace.output_value.shape[1:]
-    shares = None
-    if names and run is not None and len(shape) == 1:
-        shares = run.objective.logits(trace.output.float())[0].softmax(-1)
-    if shares is not None and len(output) == 1 and len(names) == 2:
-        # One output tells two classes apart: its sign does.
-        winner = int(shares.argmax())
-        address = trace.naming.text((trace.output_value, (0, 0)))
-        return [
-            {"name": names[winner], "probability": float(shares[winner]), "score": float(output), "address": address}
-        ]
+    names = run.class_names if run is not None and len(shape) == 1 else ()
+    shares = run.objective.logits(trace.output.float())[0].softmax(-1).tolist() if run is not None and names else []
     found = []
     for place in output.argsort(descending=True, stable=True)[:top].tolist():
-        index = (0, *(int(part) for part in torch.tensor(place).reshape(1)))
-        if len(shape) != 1:
-            from glassnet.inspection.tracing.rules.question import unravelled
-
-            index = (0, *unravelled(torch.tensor(place), shape).tolist())
-        is_class = len(shape) == 1 and place < len(names)
+        index = (0, *(int(part) for part in np.unravel_index(place, shape)))
+        # One output tells two classes apart: its sign names the class.
+        label = int(shares[1] > shares[0]) if len(output) == 1 and len(shares) == 2 else place
         found.append(
             {
-                "name": names[place] if is_class else f"output {place}",
-                "probability": float(shares[place]) if shares is not None and place < len(shares) else None,
+                "name": names[label] if label < len(names) else f"output {place}",
+                "probability": shares[label] if label < len(shares) else None,
                 "score": float(output[place]),
                 "address": trace.naming.text((trace.output_value, index)),
             }
@@ -232,10 +224,6 @@ def _scores(traced: _Traced, top: int) -> list[dict[str, Any]]:
 
 def _layer_line(layer: tuple[Driver, ...]) -> str:
     return "  " + "   ".join(f"{driver.address} {driver.value:.3g} ({driver.share:+.1%})" for driver in layer)
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
 
 
 def _example(trace: Trace, subject: str, image: Path | None, unit: Unit | None = None) -> str:

@@ -67,6 +67,6 @@ from glassnet.inspection.tracing.unit import Unit, Units
 from glassnet.inspection.tracing.values import Value
 
 __all__ = [
-    "Address", "Driver", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay", "Source", "Sources", "Step",
-    "Terms", "Trace", "Unit", "UnitTrace", "Units", "Value", "WeightAddress", "trace",
+    "Address", "Driver", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay", "Source", "Sources",
+    "Step", "Terms", "Trace", "Unit", "UnitTrace", "Units", "Value", "WeightAddress", "trace",
 ]  # fmt: skip

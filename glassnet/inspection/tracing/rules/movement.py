@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Places, Question, summed
+from glassnet.inspection.tracing.rules.question import Answer, Places, Question, summed, unravelled
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import NOWHERE, Kind
 
