@@ -37,6 +37,7 @@ RANKS = {
     "widgets": 7,
     "studio": 7,
     "cli": 8,
+    "explain_commands": 8,
     "inspect_commands": 8,
     "verify_command": 8,
     "__main__": 9,

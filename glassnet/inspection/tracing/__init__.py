@@ -59,7 +59,7 @@ from glassnet.inspection.tracing.location import Location
 from glassnet.inspection.tracing.perturbation import Perturbation
 from glassnet.inspection.tracing.record import Trace
 from glassnet.inspection.tracing.replay import Replay
-from glassnet.inspection.tracing.sources import Source, Sources
+from glassnet.inspection.tracing.sources import Driver, Source, Sources
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import Kind, PartialSum, Places, Terms, UnitTrace
 from glassnet.inspection.tracing.tracer import trace
@@ -67,6 +67,6 @@ from glassnet.inspection.tracing.unit import Unit, Units
 from glassnet.inspection.tracing.values import Value
 
 __all__ = [
-    "Address", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay", "Source", "Sources", "Step",
-    "Terms", "Trace", "Unit", "UnitTrace", "Units", "Value", "WeightAddress", "trace",
+    "Address", "Driver", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay", "Source", "Sources",
+    "Step", "Terms", "Trace", "Unit", "UnitTrace", "Units", "Value", "WeightAddress", "trace",
 ]  # fmt: skip

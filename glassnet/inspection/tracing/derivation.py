@@ -191,4 +191,4 @@ def _latex(value: float) -> str:
 def _escaped(text: str) -> str:
     for character in "\\_#%&{}$":
         text = text.replace(character, "\\" + character if character != "\\" else r"\textbackslash ")
-    return text
+    return text.replace("^", r"\^{}")

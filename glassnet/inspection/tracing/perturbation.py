@@ -13,6 +13,7 @@ from glassnet._errors import UsageError
 from glassnet.inspection.tracing.address import WEIGHT
 from glassnet.inspection.tracing.derivation import number
 from glassnet.inspection.tracing.replay import Replay
+from glassnet.inspection.tracing.rules.question import unravelled
 from glassnet.inspection.tracing.values import Value
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def _changes(trace: Trace, replay: Replay, target: Value) -> tuple[Change, ...]:
 def _change(trace: Trace, value: Value, now: Tensor) -> Change:
     before, after = value.tensor.double(), now.double()
     apart = torch.where(before == after, 0.0, (after - before).abs().nan_to_num(nan=torch.inf))
-    flat = int(apart.argmax())
-    index = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), value.shape)) if value.shape else ()
+    index = tuple(unravelled(apart.argmax(), value.shape).tolist())
     return Change(
         trace.naming.name(value),
         int((apart > 0).sum()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,22 +75,6 @@ class Sources:
         through = f", through {', '.join(self.through)}" if self.through else ""
         return "\n".join([f"{self.address} = {number(self.value, 4)}{through}, came from", *_lines(self.found, 1)])
 
-    def by_layer(self) -> list[dict[str, tuple[Source, float]]]:
-        """Return by depth the units reached, each with its share of the top: the product of the shares on its way.
-
-        A unit that several paths reach has their sum.
-        """
-        layers: list[dict[str, tuple[Source, float]]] = []
-        rows = [(source, source.share) for source in self.found]
-        while rows:
-            layer: dict[str, tuple[Source, float]] = {}
-            for source, share in rows:
-                before = layer[source.address][1] if source.address in layer else 0.0
-                layer[source.address] = (source, before + share)
-            layers.append(dict(sorted(layer.items(), key=lambda item: -abs(item[1][1]))))
-            rows = [(below, share * below.share) for source, share in rows for below in source.sources]
-        return layers
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -99,6 +83,53 @@ class Sources:
             "through": list(self.through),
             "sources": [source.to_dict() for source in self.found],
         }
+
+
+class Driver(NamedTuple):
+    """One unit on the strongest ways to a number above."""
+
+    address: str
+    value: float
+    share: float
+    """The shares along a way multiplied, summed over the ways that were followed."""
+
+
+def drivers_of(
+    trace: Trace, value: Value, index: tuple[int, ...], k: int, depth: int | None
+) -> tuple[tuple[Driver, ...], ...]:
+    """Return by depth the `k` units with the largest shares of a number; see `Unit.drivers`."""
+    if k < 1 or (depth is not None and depth < 1):
+        raise UsageError(f"k and depth must be at least 1; got k={k}, depth={depth}. Write drivers(k=5).")
+    layers: list[tuple[Driver, ...]] = []
+    frontier: dict[Place, float] = {(value, index): 1.0}
+    while frontier and (depth is None or len(layers) < depth):
+        found: dict[Place, float] = {}
+        for place, share in frontier.items():
+            for below, part in _shares(trace, place, k):
+                found[below] = found.get(below, 0.0) + share * part
+        frontier = dict(sorted(found.items(), key=lambda item: -abs(item[1]))[:k])
+        if frontier:
+            layers.append(
+                tuple(
+                    Driver(trace.naming.text((value, index)), float(value.tensor[index]), share)
+                    for (value, index), share in frontier.items()
+                )
+            )
+    return tuple(layers)
+
+
+def _shares(trace: Trace, place: Place, k: int) -> list[tuple[Place, float]]:
+    """Return the `4 k` largest contributors to where a place leads, each with its share: more than are kept,
+    because several places may share one.
+    """
+    answer, _ = _walked(trace, place)
+    if answer is None:
+        return []
+    rows = _contributing(answer)
+    product = answer.product[0][rows]
+    whole = float(product.abs().sum())
+    order = product.abs().argsort(descending=True, stable=True)[: 4 * k]
+    return [(_place(answer, int(row)), float(answer.product[0, row]) / whole if whole else 0.0) for row in rows[order]]
 
 
 def sources_of(trace: Trace, value: Value, index: tuple[int, ...], k: int, depth: int) -> Sources:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from glassnet._types import by
 from glassnet.inspection.tracing.address import Address
 from glassnet.inspection.tracing.perturbation import Perturbation
 from glassnet.inspection.tracing.rules import Answer, Question, itemised
-from glassnet.inspection.tracing.sources import Sources, sources_of
+from glassnet.inspection.tracing.rules.question import grid
+from glassnet.inspection.tracing.sources import Driver, Sources, drivers_of, sources_of
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import Terms, UnitTrace
 from glassnet.inspection.tracing.values import Value
@@ -52,6 +52,14 @@ class Unit(UnitTrace):
         """
         return sources_of(self.trace, self.made, self.index, k, depth)
 
+    def drivers(self, k: int = 5, depth: int | None = None) -> tuple[tuple[Driver, ...], ...]:
+        """Return layer by layer, down to the model's inputs or `depth` layers, the `k` units that drove this one most.
+
+        Of each layer's units the `k` with the largest share are followed further. A share here is the product of the
+        shares (see `sources`) along the way, summed over the ways followed. Raises `UsageError` as `sources`.
+        """
+        return drivers_of(self.trace, self.made, self.index, k, depth)
+
     def perturb(self, address: str, value: float | Tensor) -> Perturbation:
         """Set a pixel, unit or weight to `value`; return what torch makes of it, here first. See `Trace.perturb`."""
         return self.trace.perturb(address, value, watch=self.address)
@@ -59,7 +67,10 @@ class Unit(UnitTrace):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Units:
-    """Many units of one step at once: a channel, an image, all. Its tensors have the axes that the address leaves open."""
+    """Many units of one step at once: a channel, an image, all.
+
+    Its tensors have the axes that the address leaves open.
+    """
 
     address: str
     op: str
@@ -95,10 +106,9 @@ class Units:
     def __getitem__(self, position: int | tuple[int, ...]) -> Unit:
         """Return one of the units with its terms, by its place among the open axes."""
         place = position if isinstance(position, tuple) else (position,)
-        if len(place) != self.value.dim() or any(not -n <= p < n for p, n in zip(place, self.value.shape, strict=True)):
-            raise UsageError(
-                f"A unit of {self.address} has {self.value.dim()} indices in {by(tuple(self.value.shape))}; got {place}."
-            )
+        shape = tuple(self.value.shape)
+        if len(place) != len(shape) or any(not -n <= p < n for p, n in zip(place, shape, strict=True)):
+            raise UsageError(f"A unit of {self.address} has {len(shape)} indices in {by(shape)}; got {place}.")
         return unit_at(self.trace, self.made, tuple(self.indices[place].tolist()))
 
     def __str__(self) -> str:
@@ -168,8 +178,9 @@ def units_of(trace: Trace, address: str | Address) -> Units:
     value = location.value
     step = _maker(trace, value, str(location.address))
     ranges = [range(size)[place] for place, size in zip(location.index, value.shape, strict=True)]
-    lists = [list(found) if isinstance(found, range) else [found] for found in ranges]
-    index = torch.tensor(list(itertools.product(*lists)), dtype=torch.long).reshape(-1, len(lists))
+    starts = [found.start if isinstance(found, range) else found for found in ranges]
+    counts = [len(found) if isinstance(found, range) else 1 for found in ranges]
+    index = grid(counts) + torch.tensor(starts, dtype=torch.long)
     shape = tuple(len(found) for found in ranges if isinstance(found, range))
     answers = list(_chunks(trace, value, index))
     bias = [answer.bias for answer in answers if answer.bias is not None]

@@ -61,6 +61,7 @@ FUNCTIONS: dict[str, tuple[str, Function]] = {
 }  # fmt: skip
 """By operation: what is said of it, and the function."""
 
+FUNCTIONS["log_sigmoid"] = FUNCTIONS["logsigmoid"]
 FUNCTIONS["relu6"] = ("x, held between 0 and 6", lambda x, _: x.clamp(0, 6))
 
 PLAIN = {

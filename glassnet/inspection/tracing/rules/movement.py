@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Places, Question, summed
+from glassnet.inspection.tracing.rules.question import Answer, Places, Question, summed, unravelled
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import NOWHERE, Kind
 
@@ -46,8 +46,7 @@ def movement(question: Question) -> Answer | None:
     for number, value in enumerate(values):
         rows = which == number
         if bool(rows.any()):
-            at = torch.stack(torch.unravel_index(origin[rows] - starts[number], value.shape or (1,)), -1)
-            at = at[:, : len(value.shape)]
+            at = unravelled(origin[rows] - starts[number], value.shape)
             index[rows, : at.shape[1]] = at
             numbers[rows] = question.read(value, at)
     put = question.value.tensor[tuple(question.index.unbind(-1))].double()

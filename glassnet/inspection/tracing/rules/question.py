@@ -183,3 +183,12 @@ def along(index: Tensor, shape: Sequence[int], axes: Sequence[int], *, is_kept: 
     for place, axis in enumerate(axes):
         found[:, :, axis] = taps[:, place]
     return found
+
+
+def unravelled(flat: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the index `(..., rank)` of places counted through a tensor of `shape`."""
+    columns = []
+    for size in reversed(shape):
+        columns.append(flat % size)
+        flat = flat.div(size, rounding_mode="floor")
+    return torch.stack(columns[::-1], -1) if columns else flat[..., None][..., :0]
