@@ -19,6 +19,8 @@ from glassnet.inspect_commands import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from glassnet.inspection.tracing import Driver, Trace, Unit
     from glassnet.runs import Run
 
@@ -89,6 +91,20 @@ def explain(
         str | None,
         typer.Option(metavar="ADDRESS=VALUE", help="Set a pixel, unit or weight and see what changes: input:0@5,6=1."),
     ] = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="The number's delta, dL/d(unit), from the units that it feeds.")
+    ] = False,
+    label: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="What the loss compares with. Default: the likeliest class.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="Itemise this weight's gradient: conv1.weight[3,0,1,1] or fc.bias[7].")
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="Also the weight's first step by sgd, adam, adamw, rmsprop, adagrad or muon."),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of --optimizer. Default: its usual one.")] = None,
     top: Annotated[int, typer.Option(help="How many classes, and units of each layer, to show.")] = 5,
     depth: Annotated[int | None, typer.Option(help="How many layers to walk down. Default: 12.")] = None,
     input_size: InputOption = None,
@@ -100,16 +116,31 @@ def explain(
     """Say what a network makes of an image, what drove it layer by layer, and of what any number is the sum."""
     if top < 1:
         raise UsageError(f"--top must be at least 1; got {top}.")
-    if unit is None and (every or markdown or latex):
+    is_backward = backward or weight is not None
+    if not is_backward and label is not None:
+        raise UsageError("--label is what gradients are compared with; add --backward, or --weight ADDRESS.")
+    if weight is None and optimizer is not None:
+        raise UsageError("--optimizer steps a weight; say which with --weight ADDRESS.")
+    if optimizer is None and lr is not None:
+        raise UsageError("--lr is the learning rate of --optimizer; say which one.")
+    if change is not None and is_backward:
+        raise UsageError("One question at a time: give --change, or --backward and --weight.")
+    if unit is None and weight is None and (every or markdown or latex):
         raise UsageError("--all, --markdown and --latex write one number out; say which with --unit ADDRESS.")
     if markdown + latex + as_json > 1:
         raise UsageError("One form at a time: give --markdown, --latex or --json.")
+    form = "markdown" if markdown else "latex" if latex else "json" if as_json else "text"
+    if is_backward:
+        _explain_gradient(
+            _prepared(subject, image, input_size, classes, weights, trust), unit, weight, label, optimizer, lr, form,
+            every=every,
+        )  # fmt: skip
+        return
     traced = _traced(subject, image, input_size, classes, weights, trust)
     # Each question about the pass is one function of the trace; the first that was asked is answered.
     if change is not None:
         _explain_change(traced, change, unit, as_json=as_json)
     elif unit is not None:
-        form = "markdown" if markdown else "latex" if latex else "json" if as_json else "text"
         _explain_unit(traced, unit, form, every=every)
     else:
         _explain_output(traced, top, 12 if depth is None else depth, as_json=as_json)
@@ -117,23 +148,69 @@ def explain(
         _say_gaps(traced.trace)
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A network and one input as it takes it."""
+
+    source: str
+    model: nn.Module
+    inputs: Tensor
+    run: Run | None
+
+
 def _traced(
     subject: str, image: Path | None, input_size: str | None, classes: int | None, weights: Path | None, trust: bool
 ) -> _Traced:
-    """Trace a network on one input, prepared as its run prepares it."""
-    from glassnet.inspect_commands import _opened
+    """Trace a network on one input."""
     from glassnet.inspection.tracing import trace
+
+    found = _prepared(subject, image, input_size, classes, weights, trust)
+    return _Traced(subject, found.source, trace(found.model, found.inputs), found.run)
+
+
+def _prepared(
+    subject: str, image: Path | None, input_size: str | None, classes: int | None, weights: Path | None, trust: bool
+) -> _Prepared:
+    """Open a network, and prepare one input as its run prepares it."""
+    from glassnet.inspect_commands import _opened
 
     opened = _opened(subject, input_size, classes, weights, "cpu", trust, needs_weights=image is not None)
     if image is None:
         import torch
 
-        return _Traced(subject, "a blank input", trace(opened.model, torch.zeros(1, *opened.input_shape)), opened.run)
+        return _Prepared("a blank input", opened.model, torch.zeros(1, *opened.input_shape), opened.run)
     gathered = opened.gathered([image])
     if len(gathered.inputs) > 1:
         typer.echo(f"Note: {image} holds {len(gathered.inputs)} inputs; the first is explained.", err=True)
     inputs = opened.record.normalise(gathered.inputs[:1])
-    return _Traced(subject, gathered.sources[0], trace(opened.model, inputs), opened.run)
+    return _Prepared(gathered.sources[0], opened.model, inputs, opened.run)
+
+
+def _explain_gradient(
+    found: _Prepared,
+    unit: str | None,
+    weight: str | None,
+    label: str | None,
+    optimizer: str | None,
+    lr: float | None,
+    form: str,
+    *,
+    every: bool,
+) -> None:
+    """Write out a delta or a weight's gradient, and the step that follows."""
+    from glassnet.cli import _print_json
+    from glassnet.explain_gradients import gradient_of_address, optimizer_by_name, trace_with_label, written
+
+    trace = trace_with_label(found.model, found.inputs, found.run, label)
+    gradient = gradient_of_address(trace, unit, weight)
+    step = None if optimizer is None else trace.weight(str(weight)).step(optimizer_by_name(found.model, optimizer, lr))
+    if form == "json":
+        _print_json({**gradient.to_dict(), **({} if step is None else {"step": step.to_dict()})})
+        return
+    typer.echo(written(gradient, form, every=every))
+    if step is not None:
+        typer.echo("\n" + (step.to_markdown() if form == "markdown" else str(step)))
+    _say_gaps(trace)
 
 
 def _explain_unit(traced: _Traced, address: str, form: str, *, every: bool) -> None:

@@ -38,6 +38,7 @@ RANKS = {
     "studio": 7,
     "cli": 8,
     "explain_commands": 8,
+    "explain_gradients": 8,
     "inspect_commands": 8,
     "verify_command": 8,
     "__main__": 9,
