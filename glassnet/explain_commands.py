@@ -123,6 +123,10 @@ def explain(
         raise UsageError("--optimizer steps a weight; say which with --weight ADDRESS.")
     if optimizer is None and lr is not None:
         raise UsageError("--lr is the learning rate of --optimizer; say which one.")
+    if backward and unit is None and weight is None:
+        raise UsageError("--backward is of one number; say which with --unit ADDRESS or --weight ADDRESS.")
+    if unit is not None and weight is not None:
+        raise UsageError("One number at a time: give --unit or --weight.")
     if change is not None and is_backward:
         raise UsageError("One question at a time: give --change, or --backward and --weight.")
     if unit is None and weight is None and (every or markdown or latex):
@@ -199,10 +203,10 @@ def _explain_gradient(
 ) -> None:
     """Write out a delta or a weight's gradient, and the step that follows."""
     from glassnet.cli import _print_json
-    from glassnet.explain_gradients import gradient_of_address, optimizer_by_name, trace_with_label, written
+    from glassnet.explain_gradients import optimizer_by_name, trace_with_label, written
 
     trace = trace_with_label(found.model, found.inputs, found.run, label)
-    gradient = gradient_of_address(trace, unit, weight)
+    gradient = trace.delta(str(unit)) if weight is None else trace.weight(weight)
     step = None if optimizer is None else trace.weight(str(weight)).step(optimizer_by_name(found.model, optimizer, lr))
     if form == "json":
         _print_json({**gradient.to_dict(), **({} if step is None else {"step": step.to_dict()})})

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from glassnet.inspection.tracing import Trace
-    from glassnet.inspection.tracing.terms import UnitTrace
     from glassnet.runs import Run
     from glassnet.training.optimizer import AnyOptimizer
 
@@ -46,17 +45,6 @@ def trace_with_label(model: nn.Module, inputs: Any, run: Run | None, label: str 
     if classes:
         return trace(model, inputs, torch.tensor([place]), loss)
     return trace(model, inputs, _values(label), loss)
-
-
-def gradient_of_address(trace: Trace, unit: str | None, weight: str | None) -> UnitTrace:
-    """Return the delta of a unit or the gradient of a weight."""
-    if unit is not None and weight is not None:
-        raise UsageError("One number at a time: give --unit or --weight.")
-    if weight is not None:
-        return trace.weight(weight)
-    if unit is None:
-        raise UsageError("--backward is of one number; say which with --unit ADDRESS or --weight ADDRESS.")
-    return trace.delta(unit)
 
 
 def optimizer_by_name(model: nn.Module, name: str, lr: float | None) -> AnyOptimizer:

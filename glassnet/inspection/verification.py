@@ -130,7 +130,7 @@ def verify(
         for path, value, index in _weights(found, units, draw):
             at = WeightAddress(path, index)
             op = next((step.op for step, _ in found.consumers(value)), "unused")
-            tally.add("weight", op, str(at), value, partial(found.weight, at))
+            tally.add("weight", op, found.naming.text((value, index)), value, partial(found.weight, at))
     return Verification(
         rows=tuple(tally.rows()), seed=seed, loss=loss_name, failures=tuple(tally.failures), notes=found.gaps
     )
@@ -235,11 +235,11 @@ def _turns(
 
 
 def _weights(found: Trace, count: int, draw: random.Random) -> Iterator[tuple[str, Value, tuple[int, ...]]]:
-    """Yield `count` weights, each of a parameter drawn among those with axes; operations take turns."""
+    """Yield `count` weights of parameters that the pass read; the ways of reading them take turns."""
     by_use: dict[tuple[str, ...], list[tuple[str, Value]]] = {}
     for path, value in found.parameters.items():
         readers = found.consumers(value)
-        if value.tensor.is_floating_point() and value.shape and value.tensor.numel() and readers:
+        if value.tensor.is_floating_point() and value.tensor.numel() and readers:
             use = tuple(sorted({f"{step.op} {step.input_names[position]}" for step, position in readers}))
             by_use.setdefault(use, []).append((path, value))
     for turn in range(count if by_use else 0):

@@ -58,8 +58,11 @@ class WeightTrace(UnitTrace):
 def weight_trace(trace: Trace, address: str | WeightAddress) -> WeightTrace:
     """Return how dL/d(weight) comes about; see `Trace.weight`."""
     trace._require_label()
+    if isinstance(address, str) and address in trace.parameters and not trace.parameter(address).shape:
+        address = WeightAddress(address, ())  # one number without axes
     parameter, index = trace.locate_weight(address)
-    text = str(address if isinstance(address, WeightAddress) else WeightAddress.parse(address))
+    address = WeightAddress.parse(address) if isinstance(address, str) else address
+    text = str(address) if index else address.path
     if not parameter.tensor.is_floating_point():
         raise UsageError(f"A gradient is of a real weight; '{text}' is {parameter.tensor.dtype}. Name another weight.")
     uses: list[Use] = []
