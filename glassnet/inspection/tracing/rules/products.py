@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def einsum(question: Question) -> Answer | None:
     )
 
 
-def _product(question: Question, one: Value, other: Value, alpha: float = 1.0, **more: object) -> Answer:
+def _product(question: Question, one: Value, other: Value, alpha: float = 1.0, **more: Any) -> Answer:
     index, count = question.index, one.shape[-1]
     taps = torch.arange(count)[:, None]
     has_row, has_column = len(one.shape) > 1, len(other.shape) > 1
