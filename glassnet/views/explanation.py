@@ -38,7 +38,7 @@ def drivers_view(
             cells = ("", "") if without is None else (f"{without:.4g}", f"{without - unit.value:+.4g}")
             table.add_row(Text(driver.address), f"{driver.value:.4g}", *cells)
     head = (
-        f"What drove {unit.address} = {unit.value:.4g}: the strongest products, and below them the strongest of theirs.\n"
+        f"What drove {unit.address} = {unit.value:.4g}: the strongest products, then the strongest of theirs.\n"
         "Each was set to 0, and torch computed the rest again."
     )
     return Group(Text(head), table)
