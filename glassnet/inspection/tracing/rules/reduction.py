@@ -25,11 +25,13 @@ def reduction(question: Question) -> Answer | None:
 
 def spread(question: Question) -> Answer | None:
     """Variance, or standard deviation: the sum of (x - mean)^2 / (n - correction), its root."""
-    numbers, at = _reduced(question, question.argument("dim"), bool(question.argument("keepdim")))
-    correction = question.argument("correction", 1)
-    correction = 1 if correction is None else correction
-    if question.argument("unbiased") is False:
-        correction = 0
+    given = question.step.call.kwargs
+    dim = question.operand(1, "dim")
+    is_biased = dim is False or question.operand(2) is False or given.get("unbiased") is False
+    dim = None if isinstance(dim, bool) else dim
+    numbers, at = _reduced(question, dim, bool(given.get("keepdim") or question.operand(3)))
+    correction = given.get("correction")
+    correction = 0 if is_biased else 1 if correction is None else correction
     mean = numbers.mean(-1, keepdim=True)
     squares = (numbers - mean).square()
     variance = squares.sum(-1) / (numbers.shape[-1] - correction)
@@ -48,12 +50,11 @@ def spread(question: Question) -> Answer | None:
 
 def length(question: Question) -> Answer | None:
     """The p-norm: (sum of |x|^p)^(1/p)."""
-    named = question.step.named
     order: Any = question.operand(1, "p", "ord")
     order = 2 if order is None or order == "fro" else order
     if not isinstance(order, int | float) or order <= 0 or math.isinf(order):
         return None
-    numbers, at = _reduced(question, named.get("dim"), bool(named.get("keepdim")))
+    numbers, at = _reduced(question, question.operand(2, "dim"), bool(question.operand(3, "keepdim")))
     powers = numbers.abs() ** order
     whole = powers.sum(-1)
     return turned(
@@ -80,7 +81,8 @@ def ordered(question: Question) -> Answer | None:
     if question.output != 0 or len(question.step.outputs) < 2:
         return None
     given = question.step.inputs[0]
-    dim = question.argument("dim", -1)
+    dim = question.operand(2 if question.step.op == "topk" else 1, "dim")
+    dim = -1 if dim is None or isinstance(dim, bool) else dim
     axis = int(dim) % len(given.shape)
     at = question.index.clone()
     at[:, axis] = question.step.outputs[1].tensor[tuple(question.index.unbind(-1))]
