@@ -21,7 +21,7 @@ from glassnet.inspect_commands import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glassnet.inspection.tracing import Driver, Trace, Unit
+    from glassnet.inspection.tracing import Trace, Unit
     from glassnet.runs import Run
 
 IMAGE_HELP = "An image, or what else the network takes."
@@ -48,9 +48,8 @@ def steps(
     as_json: JsonFlag = False,
 ) -> None:
     """List the calls of one pass: the address of each, its operation, the shape that came out, and what it read."""
-    from glassnet._types import by
     from glassnet.cli import _print, _print_json
-    from glassnet.views.tables import rows_view
+    from glassnet.views.explanation import steps_view
 
     trace = _traced(subject, image, input_size, classes, weights, trust).trace
     read = [[trace.naming.name(value) for value in step.inputs] for step in trace.steps]
@@ -67,12 +66,8 @@ def steps(
             }
         )
         return
-    rows = [
-        (step.name, step.op, by(step.shape) or "one number", ", ".join(dict.fromkeys(names)))
-        for step, names in zip(trace.steps, read, strict=True)
-    ]
-    _print(rows_view(("address", "operation", "shape", "reads"), rows))
-    typer.echo(f"{len(rows)} steps, {trace.coverage:.0%} itemised by a rule. {_example(trace, subject, image)}")
+    _print(steps_view(trace))
+    typer.echo(f"{len(trace.steps)} steps, {trace.coverage:.0%} itemised by a rule. {_example(trace, subject, image)}")
     for op, count in trace.without_rule.items():
         typer.echo(f"Note: {op} ({count}) has no rule and is answered by its derivatives.")
     _say_gaps(trace)
@@ -251,31 +246,31 @@ def _explain_change(traced: _Traced, change: str, unit: str | None, *, as_json: 
 def _explain_output(traced: _Traced, top: int, depth: int, *, as_json: bool) -> None:
     """Say the scores, then what drove the largest, layer by layer."""
     from glassnet.cli import _print, _print_json
-    from glassnet.views.tables import rows_view
+    from glassnet.views.explanation import drivers_view, scores_view
 
     scores = _scores(traced, top)
     unit = traced.trace.unit(scores[0]["address"])
     layers = unit.drivers(top, depth)
+    measured = {driver.address: _without(unit, driver.address) for layer in layers for driver in layer}
     if as_json:
-        rows = [[driver._asdict() for driver in layer] for layer in layers]
+        rows = [[{**driver._asdict(), "without": measured[driver.address]} for driver in layer] for layer in layers]
         _print_json({"input": traced.source, "scores": scores, "explained": unit.address, "layers": rows})
         return
     typer.echo(traced.source)
-    has_shares = scores[0]["probability"] is not None
-    cells = [
-        (row["name"], *([f"{row['probability']:.2%}"] if has_shares else []), f"{row['score']:.4g}", row["address"])
-        for row in scores
-    ]
-    _print(
-        rows_view(("class" if has_shares else "", *(["probability"] if has_shares else []), "score", "address"), cells)
-    )
-    typer.echo(
-        f"\nWhat drove {unit.address} = {unit.value:.4g}, from the top down: units with their values, and their shares "
-        "of the\nabsolute products of the number above, multiplied along the way."
-    )
-    for layer in layers:
-        typer.echo(_layer_line(layer))
+    _print(scores_view(scores))
+    typer.echo()
+    _print(drivers_view(unit, layers, measured))
     typer.echo(f"\n{_example(traced.trace, traced.subject, Path(traced.source), unit)}")
+
+
+def _without(unit: Unit, address: str) -> float | None:
+    """Return a number without another, None where the model's own code would have to be asked."""
+    from glassnet._errors import WorkError
+
+    try:
+        return unit.without(address)
+    except WorkError:
+        return None
 
 
 def _scores(traced: _Traced, top: int) -> list[dict[str, Any]]:
@@ -301,10 +296,6 @@ def _scores(traced: _Traced, top: int) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _layer_line(layer: tuple[Driver, ...]) -> str:
-    return "  " + "   ".join(f"{driver.address} {driver.value:.3g} ({driver.share:+.1%})" for driver in layer)
 
 
 def _example(trace: Trace, subject: str, image: Path | None, unit: Unit | None = None) -> str:

@@ -140,7 +140,8 @@ def _by_channel(unit: UnitTrace) -> list[str]:
 
 def _summary(unit: UnitTrace) -> list[Cells]:
     rows: list[Cells] = [(word, number(value)) for word, value in unit.working]
-    if unit.is_sum and (len(unit.terms) > 1 or unit.bias is not None):
+    is_choice = any(word in {"taken", "not taken"} for word in unit.terms.words)
+    if unit.is_sum and not is_choice and (len(unit.terms) > 1 or unit.bias is not None):
         rows.append(("sum of products", number(float(unit.terms.product.sum()))))
     if unit.bias is not None:
         rows.append((f"bias {unit.bias_source}".strip(), number(unit.bias)))

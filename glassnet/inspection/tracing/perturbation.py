@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from glassnet.inspection.tracing.record import Trace
 
 MOST = 12
+Place = tuple[Value, tuple[int, ...]]
 
 
 class Change(NamedTuple):
@@ -97,23 +98,31 @@ def perturbed(trace: Trace, address: str, value: float | Tensor, watch: str | No
     """Set the numbers at `address` to `value` and repeat what follows; see `Trace.perturb`."""
     target, index = _target(trace, address)
     tensor = target.tensor.clone()
-    before = tensor[index].flatten()
+    before = tuple(tensor[index].flatten().tolist())
     try:
         tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
     except (RuntimeError, TypeError, ValueError):
         shape = tuple(tensor[index].shape)
         raise UsageError(f"'{address}' names numbers of shape {shape}; got {value!r}. Give one number.") from None
     replay = trace.replay_from({target: tensor})
-    after = tensor[index].flatten()
     return Perturbation(
         address=address,
-        before=tuple(before.tolist()),
-        after=tuple(after.tolist()),
+        before=before,
+        after=tuple(tensor[index].flatten().tolist()),
         watched=None if watch is None else _watched(trace, replay, watch),
         changes=_changes(trace, replay, target),
         replay=replay,
         trace=trace,
     )
+
+
+def without(trace: Trace, watched: Place, address: str) -> float:
+    """Return the number at `watched` with the numbers at `address` set to 0; see `Unit.without`."""
+    target, index = _target(trace, address)
+    tensor = target.tensor.clone()
+    tensor[index] = 0
+    value, place = watched
+    return float(trace.replay_from({target: tensor}).tensor(value)[place])
 
 
 def _target(trace: Trace, address: str) -> tuple[Value, tuple[int | slice, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from glassnet._errors import UsageError
 from glassnet._types import by
 from glassnet.inspection.tracing.address import Address
-from glassnet.inspection.tracing.perturbation import Perturbation
+from glassnet.inspection.tracing.perturbation import Perturbation, without
 from glassnet.inspection.tracing.rules import Answer, Question, itemised
 from glassnet.inspection.tracing.rules.question import grid
 from glassnet.inspection.tracing.sources import Driver, Sources, drivers_of, sources_of
@@ -63,6 +63,13 @@ class Unit(UnitTrace):
     def perturb(self, address: str, value: float | Tensor) -> Perturbation:
         """Set a pixel, unit or weight to `value`; return what torch makes of it, here first. See `Trace.perturb`."""
         return self.trace.perturb(address, value, watch=self.address)
+
+    def without(self, address: str) -> float:
+        """Return what this number is with a pixel, unit, channel or weight set to 0, recomputed by torch.
+
+        Raises as `Trace.perturb`.
+        """
+        return without(self.trace, (self.made, self.index), address)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -72,4 +72,4 @@ def test_a_softmax_shows_its_sum_and_no_weights() -> None:
     assert "sum of products" not in text
     assert dict(unit.working)["m, the largest"] == 1.0
     assert all(term["factor"] is None for term in unit.to_dict()["terms"])
-    assert r"\text{e\^" not in unit.to_latex()
+    assert r"\text{e\^{}(z - m) / sum of e\^{}(z - m)}" in unit.to_latex()

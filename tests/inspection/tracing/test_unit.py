@@ -174,6 +174,7 @@ def test_a_changed_pixel_is_computed_again_by_the_framework() -> None:
     image = torch.rand(1, 32, 32)
     trace = gn.trace(model, image)
     found = trace.unit("output:3").perturb("input:0@10,12", 5.0)
+    assert found.before == (float(image[0, 10, 12]),)
     image[0, 10, 12] = 5.0
     with torch.no_grad():
         expected = model.eval()(image[None])
@@ -184,6 +185,13 @@ def test_a_changed_pixel_is_computed_again_by_the_framework() -> None:
     assert first.step == "c1"
     assert first.num_changed == 6 * 25
     assert found.value("c1:0@0,0") == float(trace.step("c1").output.tensor[0, 0, 0, 0])
+
+
+def test_a_score_without_one_unit_is_the_score_less_its_product() -> None:
+    trace = gn.trace(gn.build_model("lenet5"), torch.rand(1, 32, 32))
+    unit = trace.unit("output:3")
+    strongest = unit.sources(1)[0]
+    assert math.isclose(unit.without(strongest.address), unit.value - strongest.product, rel_tol=1e-4)
 
 
 def test_a_changed_weight_and_a_changed_channel_are_computed_again() -> None:
@@ -203,7 +211,7 @@ def test_a_changed_weight_and_a_changed_channel_are_computed_again() -> None:
 
 def test_words_that_were_off_are_answered_with_what_to_write() -> None:
     trace = gn.trace(gn.build_model("lenet5"), torch.rand(1, 32, 32))
-    with pytest.raises(gn.UsageError, match="names several, of 1x6x28x28. Write 'c1:0@0,0'"):
+    with pytest.raises(gn.UsageError, match="names several, of 1x6x28x28. Write 'c1:3@0,0'"):
         trace.unit("c1:3")
     with pytest.raises(gn.UsageError, match="'input:0@3,3' is given to the model, and nothing made it"):
         trace.unit("input:0@3,3")

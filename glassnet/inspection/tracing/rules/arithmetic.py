@@ -10,8 +10,6 @@ from torch import Tensor
 from glassnet.inspection.tracing.rules.question import (
     Answer,
     Question,
-    along,
-    axes_of,
     broadcast_index,
     places,
     places_in,
@@ -65,22 +63,53 @@ def divide(question: Question) -> Answer | None:
 def power(question: Question) -> Answer | None:
     """y = x^p."""
     one, other = question.operand(0, "input"), question.operand(1, "exponent")
-    if not isinstance(one, Value) or isinstance(other, Value) or question.step.op == "rpow":
+    if question.step.op == "rpow":
+        one, other = other, one
+    if isinstance(one, Value) and isinstance(other, Value):
         return None
+    if isinstance(other, Value):
+        at = broadcast_index(question.index, other)[:, None]
+        x = question.read(other, at)
+        return turned(f"{one:g}^x", x, torch.pow(float(one), x), places(other, at))
     at = broadcast_index(question.index, one)[:, None]
     x = question.read(one, at)
     return turned(f"x^{other:g}", x, x.pow(float(other)), places(one, at))
 
 
-def reduction(question: Question) -> Answer | None:
-    """The sum, or the mean, over axes."""
-    given = question.step.inputs[0]
-    dim = question.operand(1, "dim")
-    is_kept = bool(question.operand(2, "keepdim"))
-    at = along(question.index, given.shape, axes_of(dim, len(given.shape)), is_kept=is_kept)
-    is_mean = question.step.op == "mean"
-    share = torch.tensor(1 / max(at.shape[1], 1) if is_mean else 1.0, dtype=torch.float64)
-    return summed("mean" if is_mean else "sum", question.read(given, at), share, places(given, at))
+def add_product(question: Question) -> Answer | None:
+    """y = x + value * a * b, or x + value * a / b."""
+    base, one, other = question.step.inputs[:3] if len(question.step.inputs) == 3 else (None, None, None)
+    if base is None or one is None or other is None:
+        return None
+    value = float(question.argument("value", 1))
+    ats = [broadcast_index(question.index, part)[:, None] for part in (base, one, other)]
+    factor = question.read(other, ats[2])
+    factor = value * (factor if question.step.op == "addcmul" else 1 / factor)
+    return summed(
+        "x + value x a x b" if question.step.op == "addcmul" else "x + value x a / b",
+        torch.cat([question.read(base, ats[0]), question.read(one, ats[1])], -1),
+        torch.cat([torch.ones_like(factor), factor], -1),
+        places_in([(base, ats[0]), (one, ats[1])]),
+    )
+
+
+def lerp(question: Question) -> Answer | None:
+    """y = (1 - weight) * a + weight * b."""
+    weight = question.operand(2, "weight")
+    if isinstance(weight, Value) or len(question.step.inputs) != 2:
+        return None
+    one, other = question.step.inputs
+    return _weighted(question, [(one, 1 - float(weight)), (other, float(weight))], "(1 - weight) x a + weight x b")
+
+
+def outer(question: Question) -> Answer | None:
+    """y[i,j] = a[i] * b[j]."""
+    one, other = question.step.inputs
+    at, factor_at = question.index[:, None, :1], question.index[:, None, 1:]
+    return summed(
+        "a x b", question.read(one, at), question.read(other, factor_at), places(one, at),
+        factor_at=places(other, factor_at),
+    )  # fmt: skip
 
 
 def dropout(question: Question) -> Answer | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -83,7 +85,7 @@ def _batch(question: Question, dims: int, num_taps: int) -> list[Tensor]:
     return [question.index[:, :1, None].expand(-1, num_taps, 1)]
 
 
-def _bias(question: Question, channel: Tensor) -> dict[str, object]:
+def _bias(question: Question, channel: Tensor) -> dict[str, Any]:
     bias = question.step.input("bias")
     if bias is None:
         return {}

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Places, Question, summed, unravelled
+from glassnet.inspection.tracing.rules.question import Answer, Question, summed, unravelled
 from glassnet.inspection.tracing.step import Step
-from glassnet.inspection.tracing.terms import NOWHERE, Kind
+from glassnet.inspection.tracing.terms import NOWHERE, Kind, Places
 
 VIEWS = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "detach", "view_as",
          "to", "float", "double", "half", "bfloat16", "type", "type_as", "cpu", "cuda", "positive", "data", "alias",

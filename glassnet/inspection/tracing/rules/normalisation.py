@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Question, along, axes_of, places, summed, turned
+from glassnet.inspection.tracing.rules.question import Answer, Question, along, broadcast_index, places, summed
 from glassnet.inspection.tracing.values import Value
 
 
@@ -108,28 +108,20 @@ def local_response_norm(question: Question) -> Answer | None:
     )
 
 
-def spread(question: Question) -> Answer | None:
-    """Variance and standard deviation, over axes."""
-    given = question.step.inputs[0]
-    named = question.step.named
-    if question.step.op not in {"var", "std"} or "unbiased" in named or "correction" in named:
+def weight_norm(question: Question) -> Answer | None:
+    """w = v * g / |v|, with the length of all of v but one axis (Salimans and Kingma 2016)."""
+    if len(question.step.inputs) != 2:
         return None
-    axes = axes_of(named.get("dim"), len(given.shape))
-    at = along(question.index, given.shape, axes, is_kept=bool(named.get("keepdim")))
-    numbers = question.read(given, at)
-    mean = numbers.mean(-1, keepdim=True)
-    variance = (numbers - mean).square().sum(-1) / max(numbers.shape[-1] - 1, 1)
-    result = variance.sqrt() if question.step.op == "std" else variance
-    return turned(
-        "sum of (x - mean)^2 / (n - 1)" + (", its root" if question.step.op == "std" else ""),
-        numbers,
-        (numbers - mean).square(),
-        places(given, at),
-        working=(("mean", mean[:, 0]), ("variance", variance)),
-        is_sum=False,
-        scale=numbers.square().mean(-1) if question.step.op == "var" else numbers.abs().mean(-1),
-        total=result,
-    )
+    given, length = question.step.inputs
+    dim = int(question.argument("dim", 0)) % len(given.shape)
+    at = question.index[:, None]
+    own = along(question.index, given.shape, [axis for axis in range(len(given.shape)) if axis != dim], is_kept=True)
+    norm = question.read(given, own).square().sum(-1).sqrt()
+    g = question.read(length, broadcast_index(question.index, length))
+    return summed(
+        "v x g / |v|", question.read(given, at), (g / norm)[:, None], places(given, at),
+        working=(("g", g), ("|v|", norm)),
+    )  # fmt: skip
 
 
 def _statistics_by(question: Question, given: Value, axes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from string import ascii_letters
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,10 +66,10 @@ def einsum(question: Question) -> Answer | None:
     """Multiply and sum over the labels that are not in the output, in Einstein's notation."""
     equation = question.operand(0, "equation")
     operands = question.step.inputs
-    if not isinstance(equation, str) or "." in equation or not 1 <= len(operands) <= 3:
+    if not isinstance(equation, str) or not 1 <= len(operands) <= 3:
         return None
-    reads, result = _labels(equation)
-    if len(reads) != len(operands):
+    reads, result = _labels(equation, [len(operand.shape) for operand in operands])
+    if len(reads) != len(operands) or any(len(r) != len(o.shape) for r, o in zip(reads, operands, strict=True)):
         return None
     sizes: dict[str, int] = {}
     for labels, operand in zip(reads, operands, strict=True):
@@ -95,7 +98,7 @@ def einsum(question: Question) -> Answer | None:
     )
 
 
-def _product(question: Question, one: Value, other: Value, alpha: float = 1.0, **more: object) -> Answer:
+def _product(question: Question, one: Value, other: Value, alpha: float = 1.0, **more: Any) -> Answer:
     index, count = question.index, one.shape[-1]
     taps = torch.arange(count)[:, None]
     has_row, has_column = len(one.shape) > 1, len(other.shape) > 1
@@ -130,10 +133,16 @@ def _joined(lead: Tensor, taps: Tensor) -> Tensor:
     return torch.cat([one, other], -1)
 
 
-def _labels(equation: str) -> tuple[list[str], str]:
+def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return the labels of each operand and of the result; an ellipsis gets letters of its own."""
     text = equation.replace(" ", "")
-    reads, arrow, result = text.partition("->")
+    before, arrow, result = text.partition("->")
+    letters = before.replace(",", "").replace(".", "")
+    reads = before.split(",")
+    rests = [rank - len(read.replace(".", "")) if "." in read else 0 for read, rank in zip(reads, ranks, strict=False)]
+    free = [letter for letter in ascii_letters if letter not in letters][: max(rests, default=0)]
     if not arrow:
-        letters = reads.replace(",", "")
-        result = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
-    return reads.split(","), result
+        once = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+        result = ("..." if free else "") + once
+    reads = [read.replace("...", "".join(free[len(free) - rest :])) for read, rest in zip(reads, rests, strict=False)]
+    return reads, result.replace("...", "".join(free))
