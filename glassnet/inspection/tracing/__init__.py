@@ -74,7 +74,7 @@ from glassnet.inspection.tracing.values import Value
 from glassnet.inspection.tracing.weights import WeightTrace
 
 __all__ = [
-    "Address", "Driver", "GradientCheck", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay", "Source", "Sources",
-    "Step", "Terms", "Trace", "Unit", "UnitTrace", "Units", "Update", "Value", "WeightAddress",
+    "Address", "Driver", "GradientCheck", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay",
+    "Source", "Sources", "Step", "Terms", "Trace", "Unit", "UnitTrace", "Units", "Update", "Value", "WeightAddress",
     "WeightTrace", "trace",
 ]  # fmt: skip
