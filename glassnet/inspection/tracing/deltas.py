@@ -65,11 +65,20 @@ def delta(trace: Trace, address: str | Address) -> UnitTrace:
         bias=None,
         total=float(found.terms.product.sum()),
         value=0.0 if gradient is None else float(gradient[index]),
-        scale=float(found.terms.product.abs().sum()),
+        scale=scale_of(found.terms, value.tensor.dtype),
         heads=HEADS,
         working=found.working,
         notes=found.notes,
     )
+
+
+def scale_of(terms: Terms, dtype: torch.dtype) -> float:
+    """Return what rounding is measured against: the sum of the absolute terms.
+
+    Terms below the smallest normal number of `dtype` have few figures, or are rounded to 0; so much is allowed of each.
+    """
+    info = torch.finfo(dtype)
+    return max(float(terms.product.abs().sum()), max(len(terms), 1) * info.smallest_normal / info.eps)
 
 
 def summed(trace: Trace, value: Value, index: Index) -> Sum:

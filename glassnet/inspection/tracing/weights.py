@@ -15,7 +15,7 @@ import torch
 
 from glassnet._errors import UsageError
 from glassnet.inspection.tracing.address import WeightAddress
-from glassnet.inspection.tracing.deltas import places
+from glassnet.inspection.tracing.deltas import places, scale_of
 from glassnet.inspection.tracing.local_derivatives import gradient_of
 from glassnet.inspection.tracing.naming import Naming
 from glassnet.inspection.tracing.terms import Kind, Terms, UnitTrace
@@ -89,7 +89,7 @@ def weight_trace(trace: Trace, address: str | WeightAddress) -> WeightTrace:
         bias=None,
         total=float(terms.product.sum()),
         value=0.0 if gradient is None else float(gradient[index]),
-        scale=float(terms.product.abs().sum()),
+        scale=scale_of(terms, parameter.tensor.dtype),
         heads=("input", "value", "delta", "product"),
         working=(("the weight", float(parameter.tensor[index])),),
         notes=tuple(dict.fromkeys(notes)),

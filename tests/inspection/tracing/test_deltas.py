@@ -257,3 +257,12 @@ def test_tokens_have_no_delta() -> None:
     trace = gn.trace(nn.Embedding(5, 3), torch.tensor([[1, 2]]), 0.0, lambda out, _: out.sum())
     with pytest.raises(gn.UsageError, match="real numbers"):
         trace.delta("input:1")
+
+
+def test_a_probability_with_few_figures_left_is_no_disagreement() -> None:
+    model = nn.Linear(1, 2)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([0.0, -95.5]))  # exp(-95.5) is below the smallest normal number of float32
+        model.weight.zero_()
+    trace = gn.trace(nn.Sequential(model), torch.ones(1), 0)
+    assert trace.delta("0:1").relative_difference < 1e-6
