@@ -52,9 +52,13 @@ class Places:
     index: Tensor
     """`(..., T, rank)`: the index in that value; outside it for padding. Values of lower rank use the first entries."""
 
-    def of(self, rows: Tensor | tuple[Any, ...]) -> Places:
-        """Return some of the places."""
-        return Places(self.values, self.which[rows], self.index[rows])
+    def of(self, rows: Tensor) -> Places:
+        """Return the places of `rows` of a single column."""
+        return Places(self.values, _picked(self.which, rows), _picked(self.index, rows))
+
+    def of_unit(self, number: int) -> Places:
+        """Return one unit's of `(U, T)` places."""
+        return Places(self.values, self.which[number], self.index[number])
 
     def __iter__(self) -> Iterator[tuple[Value, tuple[int, ...]] | None]:
         """Yield value and index of every place of a single column; None for `NOWHERE`."""
@@ -84,21 +88,31 @@ class Terms:
     def __len__(self) -> int:
         return int(self.value.shape[-1])
 
-    def of(self, rows: Tensor | tuple[Any, ...]) -> Terms:
-        """Return some of the terms, in the order of `rows`."""
+    def of(self, rows: Tensor) -> Terms:
+        """Return some of the terms of one number, in the order of `rows`."""
         return replace(
             self,
-            value=self.value[rows],
-            factor=self.factor[rows],
-            product=self.product[rows],
-            kind=self.kind[rows],
+            value=_picked(self.value, rows),
+            factor=_picked(self.factor, rows),
+            product=_picked(self.product, rows),
+            kind=_picked(self.kind, rows),
             at=self.at.of(rows),
             factor_at=None if self.factor_at is None else self.factor_at.of(rows),
         )
 
     def of_unit(self, number: int) -> Terms:
         """Return one unit's terms of `(U, T)` columns, without absent ones."""
-        return self.of((number, self.kind[number] != Kind.ABSENT))
+        found = replace(
+            self,
+            value=self.value[number],
+            factor=self.factor[number],
+            product=self.product[number],
+            kind=self.kind[number],
+            at=self.at.of_unit(number),
+            factor_at=None if self.factor_at is None else self.factor_at.of_unit(number),
+        )
+        is_there = found.kind != Kind.ABSENT
+        return found if bool(is_there.all()) else found.of(is_there.nonzero()[:, 0])
 
     def largest(self, k: int | None = None) -> Terms:
         """Return the terms by the size of their product, the largest first."""
@@ -126,19 +140,25 @@ class Terms:
         """Return the sum of the products of each channel of each source value, in their order."""
         sums: list[PartialSum] = []
         for which, value in enumerate(self.at.values):
-            rows = self.at.which == which
-            if not bool(rows.any()):
+            rows = (self.at.which == which).nonzero()[:, 0]
+            if not len(rows):
                 continue
             axis = self.naming.channel_axis(value)
-            channels = self.at.index[rows][:, axis] if value.shape else torch.zeros(int(rows.sum()), dtype=torch.long)
+            index = _picked(self.at.index, rows)
+            channels = index[:, axis] if value.shape else torch.zeros(len(rows), dtype=torch.long)
             found, place = channels.unique(return_inverse=True)
-            total = torch.zeros(len(found), dtype=torch.float64).index_add(0, place, self.product[rows])
+            total = torch.zeros(len(found), dtype=torch.float64).index_add(0, place, _picked(self.product, rows))
             count = torch.zeros(len(found)).index_add(0, place, torch.ones(len(place)))
             sums += [
                 PartialSum(self.naming.channel_text(value, channel), channel, int(number), part)
                 for channel, number, part in zip(found.tolist(), count.tolist(), total.tolist(), strict=True)
             ]
         return sums
+
+
+def _picked(column: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a column; by NumPy, because torch would share the few out among threads."""
+    return torch.from_numpy(column.numpy()[rows.numpy()])
 
 
 class PartialSum(NamedTuple):

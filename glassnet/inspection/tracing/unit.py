@@ -195,7 +195,7 @@ def units_of(trace: Trace, address: str | Address) -> Units:
         address=str(location.address),
         op=step.op,
         formula=answers[0].formula if answers else "",
-        value=value.tensor[location.index],
+        value=value.tensor[location.index].cpu(),
         total=torch.cat([answer.total for answer in answers]).reshape(shape),
         scale=torch.cat([answer.scale for answer in answers]).reshape(shape),
         bias=torch.cat(bias).reshape(shape) if bias and len(bias) == len(answers) else None,

@@ -11,6 +11,7 @@ from glassnet.inspection.tracing.rules.question import (
     Answer,
     Question,
     broadcast_index,
+    gathered,
     places,
     places_in,
     summed,
@@ -119,8 +120,8 @@ def dropout(question: Question) -> Answer | None:
         return None
     at = question.index[:, None]
     # The same draws on ones: what each number was multiplied with.
-    mask = question.step.replay({0: torch.ones_like(given.tensor)}).double()
-    factor = mask[tuple(at.unbind(-1))]
+    mask = question.step.replay({0: torch.ones_like(given.tensor)})
+    factor = gathered(mask, at).double()
     is_training = bool(question.argument("training", True))
     words = "x / (1 - p), or 0 where it was dropped" if is_training else "x, as dropout is off"
     return summed(words, question.read(given, at), factor, places(given, at))

@@ -26,7 +26,7 @@ def attention(question: Question) -> Answer | None:
     if question.argument("enable_gqa") and lead.shape[1]:
         shared[:, -1] = shared[:, -1].div(query.shape[-3] // key.shape[-3], rounding_mode="floor")
     dots = torch.stack([
-        (key.tensor[tuple(at)].double() @ query.tensor[(*own, place)].double()) * scale
+        (key.tensor[tuple(at)].cpu().double() @ query.tensor[(*own, place)].cpu().double()) * scale
         for at, own, place in zip(shared.tolist(), map(tuple, lead.tolist()), row.tolist(), strict=True)
     ])  # fmt: skip
     mask = step.input("attn_mask")
@@ -51,7 +51,7 @@ def attention(question: Question) -> Answer | None:
 def _masked(question: Question, dots: torch.Tensor, mask: Value) -> torch.Tensor:
     """Return the products with the mask's row for each unit added, or what it forbids at minus infinity."""
     shape = (*question.value.shape[:-1], dots.shape[1])
-    whole = mask.tensor.expand(shape)
+    whole = mask.tensor.cpu().expand(shape)
     rows = whole[tuple(question.index[:, :-1].unbind(-1))]
     if rows.dtype == torch.bool:
         return dots.masked_fill(~rows, -torch.inf)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from glassnet.inspection.tracing.rules.question import Answer, Question, places_in, summed
+from glassnet.inspection.tracing.rules.question import Answer, Question, gathered, places_in, summed
 from glassnet.inspection.tracing.terms import Kind, Places
 
 LINEAR = {"interpolate", "upsample", "grid_sample", "cumsum", "fold", "adaptive_avg_pool2d", "trace", "nansum"}
@@ -28,7 +28,7 @@ def linearised(question: Question) -> Answer:
     if found is not None:
         return found
     none = torch.zeros(question.num_units, 0, dtype=torch.float64)
-    torch_value = question.value.tensor[tuple(question.index.unbind(-1))].double()
+    torch_value = gathered(question.value.tensor, question.index).double()
     at = Places((), none.long(), none.long()[..., None].expand(-1, -1, 1))
     return Answer(
         formula="no rule, and no derivative", value=none, factor=none, product=none, kind=none.to(torch.int8), at=at,

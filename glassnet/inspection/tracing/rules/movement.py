@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Question, summed, unravelled
+from glassnet.inspection.tracing.rules.question import Answer, Question, gathered, summed, unravelled
 from glassnet.inspection.tracing.step import Step
 from glassnet.inspection.tracing.terms import NOWHERE, Kind, Places
 
@@ -49,7 +49,7 @@ def movement(question: Question) -> Answer | None:
             at = unravelled(origin[rows] - starts[number], value.shape)
             index[rows, : at.shape[1]] = at
             numbers[rows] = question.read(value, at)
-    put = question.value.tensor[tuple(question.index.unbind(-1))].double()
+    put = gathered(question.value.tensor, question.index).double()
     is_padding = question.step.op in {"pad", "constant_pad_nd", "unfold"}
     kind = torch.where(is_copied, Kind.TAKEN, Kind.PADDING if is_padding else Kind.PRODUCT).to(torch.int8)
     notes = () if bool(is_copied.all()) else (_said(is_padding=is_padding),)
@@ -96,7 +96,7 @@ def _origins(question: Question) -> tuple[list[int], list[int], Tensor | None]:
     whole = _mapped(step, positions, starts)[question.output]
     if whole is None:
         return positions, starts, None
-    return positions, starts[:-1], whole[tuple(question.index.unbind(-1))]
+    return positions, starts[:-1], gathered(whole, question.index)
 
 
 _MAPS: WeakKeyDictionary[Step, list[Tensor | None]] = WeakKeyDictionary()

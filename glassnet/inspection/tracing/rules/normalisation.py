@@ -140,7 +140,7 @@ def _statistics_by(question: Question, given: Value, axes: Sequence[int]) -> tup
 def _statistics(keys: Tensor, block: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
     """Return mean and variance `(U,)` of the block that each unit's key `(U, k)` names, worked out once a block."""
     groups, place = keys.unique(dim=0, return_inverse=True)
-    blocks = [block(tuple(group)).double() for group in groups.tolist()]
+    blocks = [block(tuple(group)).cpu().double() for group in groups.tolist()]
     means = torch.stack([numbers.mean() for numbers in blocks])
     variances = torch.stack([numbers.var(correction=0) for numbers in blocks])
     return means[place], variances[place]

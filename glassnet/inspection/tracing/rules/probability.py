@@ -29,7 +29,7 @@ def cross_entropy(question: Question) -> Answer | None:
     if target is None or len(logits.shape) not in (1, 2) or question.argument("reduction", "mean") == "none":
         return None
     weight = _target_weights(question, logits, target)
-    z = logits.tensor.double().reshape(-1, logits.shape[-1])
+    z = logits.tensor.cpu().double().reshape(-1, logits.shape[-1])
     log_sums = z.logsumexp(-1)
     taps = grid(logits.shape)
     rows = taps[:, :1] if len(logits.shape) == 2 else torch.zeros(len(taps), 1, dtype=torch.long)
@@ -117,10 +117,12 @@ def _target_weights(question: Question, given: Value, target: Value) -> Tensor:
     """Return what each logit's place is multiplied with in the loss, `(N, C)`, the mean's division done."""
     num_classes = given.shape[-1]
     class_weight = question.step.input("weight")
-    by_class = torch.ones(num_classes, dtype=torch.float64) if class_weight is None else class_weight.tensor.double()
+    by_class = (
+        torch.ones(num_classes, dtype=torch.float64) if class_weight is None else class_weight.tensor.cpu().double()
+    )
     is_mean = question.argument("reduction", "mean") == "mean"
     smoothing = float(question.argument("label_smoothing", 0.0))
-    labels = target.tensor
+    labels = target.tensor.cpu()
     if labels.is_floating_point():
         shares = labels.double().reshape(-1, num_classes)
         weights = ((1 - smoothing) * shares + smoothing / num_classes) * by_class

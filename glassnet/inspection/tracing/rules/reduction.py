@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassnet.inspection.tracing.rules.question import Answer, Question, along, axes_of, places, summed, turned
+from glassnet.inspection.tracing.rules.question import (
+    Answer,
+    Question,
+    along,
+    axes_of,
+    gathered,
+    places,
+    summed,
+    turned,
+)
 from glassnet.inspection.tracing.terms import Kind
 
 
@@ -85,7 +94,7 @@ def ordered(question: Question) -> Answer | None:
     dim = -1 if dim is None or isinstance(dim, bool) else dim
     axis = int(dim) % len(given.shape)
     at = question.index.clone()
-    at[:, axis] = question.step.outputs[1].tensor[tuple(question.index.unbind(-1))]
+    at[:, axis] = gathered(question.step.outputs[1].tensor, question.index)
     numbers = question.read(given, at[:, None])
     kind = torch.full(numbers.shape, Kind.TAKEN, dtype=torch.int8)
     return summed("a copy", numbers, torch.ones_like(numbers), places(given, at[:, None]), kind=kind)
