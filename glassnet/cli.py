@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import GlassnetError, UsageError
+from glassnet.explain_commands import explain, steps
 from glassnet.inspect_commands import app as inspect_app
+from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(inspect_app, name="inspect")
+app.command()(verify_command)
+app.command()(explain)
+app.command()(steps)
 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -41,7 +41,10 @@ RANKS = {
     "studio": 7,
     "curve_commands": 8,
     "cli": 8,
+    "explain_commands": 8,
+    "explain_gradients": 8,
     "inspect_commands": 8,
+    "verify_command": 8,
     "__main__": 9,
 }
 """Rank of each file or folder directly in the package. `__init__` stands outside: it re-exports, nobody imports it."""

@@ -46,17 +46,35 @@ How it works
   writes to are put back.
 - `replay.replay_from` repeats the recorded calls downstream of a change. It refuses where the model's Python code
   read a changed number (`x.item()`, `if x.sum() > 0`), because the calls might be others.
+- `deltas` and `weights` are the sums of the backward pass; their terms come from `fan_out` and `uses`, which read
+  convolutions and the like off (`sliding`), and from `local_derivatives`, a column of any step's Jacobian by forward
+  mode. `updates` has an optimizer's step of one weight by `update_rules`; `gradient_check` finite differences on
+  `float64_pass`.
 - `address`, `location`, `layout`: texts such as `features.6:12@3,5`, and the place in a value that they name.
+
+- `rules` itemise units of one operation each, many at once (`rules.question`); `terms` has the columns that come out,
+  for deltas and gradients too; `unit`, `sources`, `perturbation` are what is asked of them; `derivation` their text.
 
 `trace.gaps` says in words what went unseen (calls inside `torch.func` transforms; C++ that calls no torch function).
 """
 
 from glassnet.inspection.tracing.address import Address, WeightAddress
+from glassnet.inspection.tracing.gradient_check import GradientCheck
 from glassnet.inspection.tracing.location import Location
+from glassnet.inspection.tracing.perturbation import Perturbation
 from glassnet.inspection.tracing.record import Trace
 from glassnet.inspection.tracing.replay import Replay
+from glassnet.inspection.tracing.sources import Driver, Source, Sources
 from glassnet.inspection.tracing.step import Step
+from glassnet.inspection.tracing.terms import Kind, PartialSum, Places, Terms, UnitTrace
 from glassnet.inspection.tracing.tracer import trace
+from glassnet.inspection.tracing.unit import Unit, Units
+from glassnet.inspection.tracing.updates import Update
 from glassnet.inspection.tracing.values import Value
+from glassnet.inspection.tracing.weights import WeightTrace
 
-__all__ = ["Address", "Location", "Replay", "Step", "Trace", "Value", "WeightAddress", "trace"]
+__all__ = [
+    "Address", "Driver", "GradientCheck", "Kind", "Location", "PartialSum", "Perturbation", "Places", "Replay",
+    "Source", "Sources", "Step", "Terms", "Trace", "Unit", "UnitTrace", "Units", "Update", "Value", "WeightAddress",
+    "WeightTrace", "trace",
+]  # fmt: skip

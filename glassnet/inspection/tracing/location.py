@@ -96,6 +96,7 @@ def _misfit(address: Address, shape: Shape, what: str) -> UsageError:
 def _example(address: Address, shape: Shape) -> str:
     """Return an address of one unit that exists."""
     image = None if not shape or shape[0] == 1 else min(address.image or 0, shape[0] - 1)
-    channel = 0 if len(shape) > 1 else None
+    is_channel = address.channel is not None and len(shape) > 1 and address.channel < shape[1]
+    channel = (address.channel if is_channel else 0) if len(shape) > 1 else None
     position = (0,) * max(len(shape) - 2, 0)
     return f"'{Address(address.step, channel, position, image, address.output)}'"

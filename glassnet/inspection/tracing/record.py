@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,11 +14,20 @@ from glassnet._types import by
 from glassnet.inspection.tracing.address import Address, WeightAddress, unknown_step
 from glassnet.inspection.tracing.layout import channel_axes
 from glassnet.inspection.tracing.location import Location, located, weight_index
+from glassnet.inspection.tracing.naming import Naming
+from glassnet.inspection.tracing.perturbation import Perturbation, perturbed
 from glassnet.inspection.tracing.recording import Recorded
 from glassnet.inspection.tracing.replay import Replay, replay_from
+from glassnet.inspection.tracing.rules import without_rule
 from glassnet.inspection.tracing.scopes import Names
 from glassnet.inspection.tracing.step import Step
+from glassnet.inspection.tracing.unit import Unit, Units, unit_of, units_of
 from glassnet.inspection.tracing.values import Table, Value
+
+if TYPE_CHECKING:
+    from glassnet.inspection.tracing.gradient_check import GradientCheck
+    from glassnet.inspection.tracing.terms import UnitTrace
+    from glassnet.inspection.tracing.weights import WeightTrace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -144,6 +154,36 @@ class Trace:
         value = self.parameter(address.path)
         return value, weight_index(address, value.shape)
 
+    def delta(self, address: str | Address) -> UnitTrace:
+        """Return dL/d(unit) as the sum over the units that it feeds: each one's delta times the local derivative.
+
+        Raises `UsageError` without a label, and for an address that names no unit with real numbers.
+        """
+        from glassnet.inspection.tracing.deltas import delta
+
+        return delta(self, address)
+
+    def weight(self, address: str | WeightAddress) -> WeightTrace:
+        """Return dL/d(weight) as the sum over the places where it is used of input times delta.
+
+        Its `step(optimizer)` is the update that follows. Raises `UsageError` without a label, and for an address that
+        names no weight.
+        """
+        from glassnet.inspection.tracing.weights import weight_trace
+
+        return weight_trace(self, address)
+
+    def gradient_check(self, of: str, n: int = 10, *, epsilon: float = 1e-6, seed: int = 0) -> GradientCheck:
+        """Return finite differences of the loss, in float64, beside autograd's gradients.
+
+        `of` is a unit `conv1:3@2,2`, a channel, a step, an input, a parameter `conv1.weight` or one weight; of several
+        numbers `n` are drawn by `seed`. `epsilon` is the step to both sides. Raises `UsageError` without a label, and
+        where `of` names nothing.
+        """
+        from glassnet.inspection.tracing.gradient_check import gradient_check
+
+        return gradient_check(self, of, n, epsilon, seed)
+
     def replay_from(self, changes: Mapping[Value, Tensor]) -> Replay:
         """Recompute what follows from other tensors in place of some values: inputs, parameters, outputs of steps.
 
@@ -151,6 +191,45 @@ class Trace:
         would not be that of the model: its Python code read a number that changes, or a shape changes.
         """
         return replay_from(self.steps, self.output_value, self.loss_value, self.read_by_program, changes)
+
+    def unit(self, address: str | Address) -> Unit:
+        """Return how one number came about: `t.unit("features.6:12@3,5")` has every product, and torch's value beside.
+
+        An operation without a rule is answered by its Jacobian's row and says so. Raises `UsageError` where the
+        address names nothing, several numbers, or an input.
+        """
+        return unit_of(self, address)
+
+    def units(self, address: str | Address) -> Units:
+        """Return many units at once: a channel `conv1:3`, an image `conv1[0]`, or all of a step `conv1`.
+
+        Raises `UsageError` where the address names nothing, or an input.
+        """
+        return units_of(self, address)
+
+    def perturb(self, address: str, value: float | Tensor, *, watch: str | None = None) -> Perturbation:
+        """Set a pixel `input:0@5,6`, a unit, a channel or a weight `conv1.weight[3,0,1,1]` to `value`.
+
+        torch repeats what follows; the result says which numbers change. `watch` is a unit to report first. Raises
+        `UsageError` for an unknown address, and `WorkError` as `replay_from`.
+        """
+        return perturbed(self, address, value, watch)
+
+    @property
+    def coverage(self) -> float:
+        """The share of the steps with floating outputs that a rule itemises; the others are linearised."""
+        asked = [step for step in self.steps if step.output.tensor.is_floating_point()]
+        return 1 - sum(self.without_rule.values()) / len(asked) if asked else 1.0
+
+    @cached_property
+    def without_rule(self) -> Mapping[str, int]:
+        """The operations that no rule itemises, with how many steps they are."""
+        return without_rule(self.steps)
+
+    @cached_property
+    def naming(self) -> Naming:
+        """From a value and an index to the address."""
+        return Naming(self.steps, self.inputs, self._channel_axes)
 
     @property
     def memory(self) -> int:

@@ -15,6 +15,9 @@ CORRECTED: dict[str, Callable[..., None]] = {
     "scaled_dot_product_attention": lambda query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *,
     scale=None, enable_gqa=False: None,
     "permute": lambda input, dims: None,
+    **dict.fromkeys(
+        ("var", "std"), lambda input, dim=None, unbiased=None, keepdim=False, *, correction=None, out=None: None
+    ),
     "repeat": lambda input, repeats: None,
     "weight_norm": lambda v, g, dim=0: None,
 }  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import glassnet as gn
-from glassnet.inspection.tracing import Trace
+from glassnet.inspection.tracing import Trace, WeightAddress
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -108,6 +108,22 @@ def check_gradients(trace: Trace, tolerance: float = 1e-4) -> None:
         assert worst <= tolerance * (scale.max() + 1e-6), (value, float(worst), float(scale.max()))
 
 
+def check_terms(trace: Trace, tolerance: float = 1e-5, *, most: int = 60) -> None:
+    """Units and weights drawn by a seed: the terms of the gradient add up to autograd's."""
+    draw = random.Random(0)
+    steps = [step for step in trace.steps if step.output.tensor.is_floating_point() and step.output.tensor.numel()]
+    for step in draw.sample(steps, min(most, len(steps))):
+        address = trace.naming.address(step.output, tuple(draw.randrange(size) for size in step.shape))
+        found = trace.delta(address)
+        allowed = tolerance if step.output.tensor.dtype == trace.output.dtype else 1e-5
+        assert found.relative_difference <= allowed, (found, found.difference, found.scale)
+    paths = [path for path, value in trace.parameters.items() if value.tensor.is_floating_point() and value.shape]
+    for path in draw.sample(paths, min(most, len(paths))):
+        index = tuple(draw.randrange(size) for size in trace.parameter(path).shape)
+        weight = trace.weight(WeightAddress(path, index))
+        assert weight.relative_difference <= tolerance, (weight, weight.difference, weight.scale)
+
+
 def every_value(trace: Trace) -> list[gn.inspection.tracing.Value]:
     """Return each value of the trace once."""
     found = [value for step in trace.steps for value in (*step.inputs, *step.outputs)]
@@ -150,6 +166,7 @@ def checked() -> Callable[..., Trace]:
             assert trace.memory > 0
             check_replays(trace)
         check_gradients(full, tolerance)
+        check_terms(full, tolerance / 10)
         _check_parameters(full, model, args, loss, training=training)
         return full
 

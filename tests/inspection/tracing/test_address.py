@@ -82,7 +82,7 @@ def test_a_unit_a_channel_and_a_neuron_are_found(lenet: Trace) -> None:
         ("c3:16@0,0", r"c3 is 1x16x10x10 .*; 'c3:16@0,0' does not fit: channel 16 is not in 0..15. Write 'c3:0@0,0'"),
         ("c3:1@10,0", r"position 10 is not in 0..9"),
         ("c3:1@3", r"a position has 2 numbers, not 1"),
-        ("output:3@1", r"a position has 0 numbers, not 1. Write 'output:0'"),
+        ("output:3@1", r"a position has 0 numbers, not 1. Write 'output:3'"),
         ("c3[1]:1@3,3", r"image 1 is not in 0..0"),
         ("c3#2:1@3,3", r"c3 has outputs 0 to 0"),
     ],
@@ -93,7 +93,7 @@ def test_a_wrong_address_is_answered_with_what_is_right(lenet: Trace, address: s
 
 
 def test_a_channel_where_a_unit_is_needed_is_refused(lenet: Trace) -> None:
-    with pytest.raises(UsageError, match=r"one unit is needed; 'c3:1' names several, of 1x16x10x10. Write 'c3:0@0,0'"):
+    with pytest.raises(UsageError, match=r"one unit is needed; 'c3:1' names several, of 1x16x10x10. Write 'c3:1@0,0'"):
         lenet.locate("c3:1").unit  # noqa: B018
 
 
@@ -111,7 +111,7 @@ def test_weights_are_found_and_wrong_ones_answered(lenet: Trace) -> None:
 def test_one_image_of_a_batch_must_be_named() -> None:
     trace = gn.trace(gn.build_model("lenet5"), torch.rand(3, 1, 32, 32))
     assert trace.locate("c3[2]:12@3,5").unit == (2, 12, 3, 5)
-    with pytest.raises(UsageError, match=r"it needs an image, \[0\] to \[2\]. Write 'c3\[0\]:0@0,0'"):
+    with pytest.raises(UsageError, match=r"it needs an image, \[0\] to \[2\]. Write 'c3\[0\]:12@0,0'"):
         trace.locate("c3:12@3,5")
 
 
