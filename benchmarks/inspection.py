@@ -52,13 +52,8 @@ def measure(case: str, repeats: int, device: torch.device) -> dict[str, list[flo
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     names = tuple(str(index) for index in range(10))
     examples = ExampleSet(pixels, torch.arange(count) % 10, names)
-    record = Preprocessing(
-        class_names=names,
-        mode="L" if channels == 1 else "RGB",
-        size=shape[1:],
-        mean=(0.5,) * channels,
-        std=(0.5,) * channels,
-    )
+    half, mode = (0.5,) * channels, "L" if channels == 1 else "RGB"
+    record = Preprocessing(class_names=names, mode=mode, size=shape[1:], mean=half, std=half)
 
     def plain() -> object:
         return predict_outputs(model, to_device(examples, record, device).inputs, record)

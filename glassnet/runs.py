@@ -166,6 +166,21 @@ class Run:
             to_logits=self.objective.logits,
         )
 
+    def prepare(self, images: InputArg | Sequence[InputArg]) -> Tensor:
+        """Return what the network is given for `images`: float32 `(N, *input_shape)`, fitted and normalised.
+
+        Takes what `predict` takes; for `gn.trace` and whatever else opens the network. Raises `UsageError` for input
+        of another kind, and `WorkError` where an image cannot be read.
+        """
+        gathered = gather_inputs(images, self.preprocessing)
+        if gathered.set_aside:
+            first = gathered.set_aside[0]
+            raise WorkError(
+                f"Expected inputs that can be used; {len(gathered.set_aside)} cannot, such as {first.source}: "
+                f"{first.reason}. Leave them out."
+            )
+        return self.preprocessing.normalise(gathered.inputs.to(self.device))
+
     def load_other(self, source: PathArg, root: PathArg | None = None) -> Dataset:
         """Load other data to judge the run by: read and encoded as the run's own; nothing of it is fitted or cut off.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 
 import glassnet as gn
@@ -219,3 +220,18 @@ def test_the_record_says_seed_and_published_weights(small_data: Dataset, tmp_pat
     assert stored["seed"] == 7
     assert stored["weights"]["path"] == str(tmp_path / "w.pth")
     assert len(stored["weights"]["sha256"]) == 64
+
+
+def test_what_the_network_is_given_is_prepared_as_for_prediction(digits_run: Run, tmp_path: Path) -> None:
+    pixels = digits_run.load_data().test.inputs[:2]
+    prepared = digits_run.prepare(pixels)
+    assert prepared.shape == (2, *digits_run.preprocessing.input_shape)
+    with torch.no_grad():
+        outputs = digits_run.model(prepared)
+    assert [answer.class_name for answer in digits_run.predict(pixels)] == [
+        digits_run.class_names[index] for index in outputs.argmax(1).tolist()
+    ]
+    (tmp_path / "broken.png").write_text("no image")
+    Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "whole.png")
+    with pytest.raises(WorkError, match=r"1 cannot, such as .*broken\.png.*Leave them out"):
+        digits_run.prepare([tmp_path / "whole.png", tmp_path / "broken.png"])
