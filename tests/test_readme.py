@@ -52,7 +52,7 @@ def test_the_commands_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(workplace)
     lines = blocks("console")[1].splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 13
     for line in lines:
         monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
         with pytest.raises(SystemExit) as stop:
