@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from glassnet.experiments import train as train
     from glassnet.inspection.ablation import ablate as ablate
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
+    from glassnet.inspection.attribution import attribute as attribute
+    from glassnet.inspection.attribution import map_to_photo as map_to_photo
     from glassnet.inspection.connectivity import connectivity as connectivity
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
@@ -81,6 +83,8 @@ _EXPORTS = {
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "top_images": "glassnet.inspection.top_images",
     "feature_maps": "glassnet.inspection.feature_maps",
+    "attribute": "glassnet.inspection.attribution",
+    "map_to_photo": "glassnet.inspection.attribution",
     "connectivity": "glassnet.inspection.connectivity",
     "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",

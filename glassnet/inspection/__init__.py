@@ -1,6 +1,7 @@
 """Inspection: opening a network. Takes any `nn.Module` and leaves it as it was."""
 
 from glassnet.inspection.ablation import Ablation, ablate
+from glassnet.inspection.attribution import Attribution, attribute, map_to_photo
 from glassnet.inspection.connectivity import Connectivity, connectivity
 from glassnet.inspection.feature_maps import FeatureMaps, feature_maps
 from glassnet.inspection.filters import Filters, filters
@@ -11,6 +12,7 @@ from glassnet.inspection.tracing import Step, Trace, Value, trace
 
 __all__ = [
     "Ablation",
+    "Attribution",
     "Connectivity",
     "FeatureMaps",
     "Filters",
@@ -22,9 +24,11 @@ __all__ = [
     "Trace",
     "Value",
     "ablate",
+    "attribute",
     "connectivity",
     "feature_maps",
     "filters",
+    "map_to_photo",
     "receptive_field",
     "summary",
     "top_images",
