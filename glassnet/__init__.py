@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     from glassnet.inspection.attribution import attribute as attribute
     from glassnet.inspection.attribution import map_to_photo as map_to_photo
     from glassnet.inspection.connectivity import connectivity as connectivity
+    from glassnet.inspection.equivariance import equivariance as equivariance
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
     from glassnet.inspection.receptive_field import receptive_field as receptive_field
+    from glassnet.inspection.similarity import nearest as nearest
+    from glassnet.inspection.similarity import project as project
+    from glassnet.inspection.similarity import similarity as similarity
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
     from glassnet.inspection.top_images import top_images as top_images
@@ -82,6 +86,7 @@ _EXPORTS = {
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "top_images": "glassnet.inspection.top_images",
+    "equivariance": "glassnet.inspection.equivariance",
     "feature_maps": "glassnet.inspection.feature_maps",
     "attribute": "glassnet.inspection.attribution",
     "map_to_photo": "glassnet.inspection.attribution",
@@ -89,6 +94,9 @@ _EXPORTS = {
     "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",
     "receptive_field": "glassnet.inspection.receptive_field",
+    "nearest": "glassnet.inspection.similarity",
+    "project": "glassnet.inspection.similarity",
+    "similarity": "glassnet.inspection.similarity",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
     "Trace": "glassnet.inspection.tracing",
