@@ -144,7 +144,7 @@ def receptive_field(
 def receptive_fields(model: nn.Module, input_shape: Shape) -> dict[str, LayerReceptiveField]:
     """Return `receptive_field` of every module and function of a model by name, in one pass."""
     tracker, fields = _tracked(model, input_shape)
-    return {name: _record(tracker, fields, model, tuple(input_shape), name) for name in fields}
+    return {name: _record(tracker, fields, model, tuple(input_shape), name) for name in fields if name}
 
 
 def _tracked(model: nn.Module, input_shape: Shape) -> tuple[FieldTracker, dict[str, Field | None]]:
