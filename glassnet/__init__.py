@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from glassnet.inspection.top_images import top_images as top_images
     from glassnet.inspection.tracing import Trace as Trace
     from glassnet.inspection.tracing import trace as trace
+    from glassnet.inspection.visualisation import visualize as visualize
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
     from glassnet.models.fully_convolutional import fully_convolutional as fully_convolutional
@@ -101,6 +102,7 @@ _EXPORTS = {
     "summary": "glassnet.inspection.summary",
     "Trace": "glassnet.inspection.tracing",
     "trace": "glassnet.inspection.tracing",
+    "visualize": "glassnet.inspection.visualisation",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
     "fully_convolutional": "glassnet.models.fully_convolutional",

@@ -11,6 +11,7 @@ from glassnet.inspection.similarity import Nearest, Projection, Similarity, near
 from glassnet.inspection.summary import LayerRow, Summary, summary
 from glassnet.inspection.top_images import TopImages, top_images
 from glassnet.inspection.tracing import Step, Trace, Value, trace
+from glassnet.inspection.visualisation import Visualisation, visualize
 
 __all__ = [
     "Ablation",
@@ -29,6 +30,7 @@ __all__ = [
     "TopImages",
     "Trace",
     "Value",
+    "Visualisation",
     "ablate",
     "attribute",
     "connectivity",
@@ -43,4 +45,5 @@ __all__ = [
     "summary",
     "top_images",
     "trace",
+    "visualize",
 ]
