@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import GlassnetError, UsageError
-from glassnet.inspect_commands import app as inspect_app
+from glassnet.lens_commands import app as inspect_app  # the verbs of inspect_commands and its own
 
 if TYPE_CHECKING:
     from torch import nn

@@ -42,6 +42,7 @@ RANKS = {
     "curve_commands": 8,
     "cli": 8,
     "inspect_commands": 8,
+    "lens_commands": 8,
     "__main__": 9,
 }
 """Rank of each file or folder directly in the package. `__init__` stands outside: it re-exports, nobody imports it."""

@@ -65,7 +65,8 @@ def test_a_class_of_a_run_is_recognised_by_the_run(digits_run: Run) -> None:
     found = gn.visualize(digits_run, "class:3", steps=48)
     assert found.class_name == "3"
     pixels = (found.images * 255).round().to(torch.uint8)
-    logits = digits_run.model.eval()(digits_run.preprocessing.normalise(pixels))
+    with torch.no_grad():
+        logits = digits_run.model.eval()(digits_run.preprocessing.normalise(pixels))
     assert int(logits.argmax()) == 3
     assert found.after[0] == pytest.approx(float(logits.max()), rel=0.05)
 

@@ -46,8 +46,9 @@ def network(name: str) -> nn.Module:
 def options(method: str, side: int) -> dict[str, object]:
     found = dict(QUICK.get(method, {}))
     if side < 32:
-        found = {
-            key: max(side // 2, 1) if key in {"window", "stride", "patch"} else value for key, value in found.items()
+        return {
+            key: value if key in {"samples", "steps", "tolerance"} else max(side // 2, 1)
+            for key, value in found.items()
         }
     return found
 
