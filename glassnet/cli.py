@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import GlassnetError, UsageError
-from glassnet.lens_commands import app as inspect_app  # the verbs of inspect_commands and its own
+from glassnet.lens_commands import inspect_app
 
 if TYPE_CHECKING:
     from torch import nn

@@ -35,6 +35,9 @@ from glassnet.inspect_commands import (
 if TYPE_CHECKING:
     from glassnet.data.images import SetAside
 
+inspect_app = app
+"""`glassnet inspect` with the verbs of both files."""
+
 ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")]
 MeasureOption = Annotated[str, typer.Option(help="cosine, euclidean or cka.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of whatever is drawn.")]
