@@ -110,7 +110,7 @@ class Equivariance:
 def said_amount(transform: str, amount: float) -> str:
     """Return an amount as one says it."""
     return {
-        "translate": f"a shift of {amount:g} pixels",
+        "translate": f"a shift of {amount:g} pixel{'' if abs(amount) == 1 else 's'}",
         "rotate": f"{amount:g} degrees",
         "scale": f"a scale of {amount:g}",
         "flip": "a flip",

@@ -80,7 +80,7 @@ def visualize(
     size: int | tuple[int, int] | None = None,
     n: int = 1,
     seed: int = 0,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.02,
     diversity: float = 1.0,
     preprocessing: InputRecord | None = None,
     input_shape: Shape | None = None,
@@ -90,7 +90,7 @@ def visualize(
     `subject` is any module, or a run, whose preprocessing turns pixels 0 to 1 into inputs (without one they are
     brought to -1..1). `size` is the images' side, or height and width, by default the model's input; a network with
     fully connected layers takes no other. `diversity` is the weight with which several images are driven apart by
-    the cosines between their channels' correlations. Everything is drawn from `seed`. The model is left as it was.
+    the cosines between their channels' correlations (of outputs without positions: between the images). Everything is drawn from `seed`. The model is left as it was.
 
     Raises `UsageError` for an unknown layer, channel or class, and for what no gradient can climb.
     """
@@ -229,8 +229,12 @@ class _Climb:
     def _gain(self, pixels: Tensor) -> Tensor:
         values, maps = self._excitement(pixels)
         gain = values.sum()
-        if self.diversity and maps.ndim > 2:
-            flat = F.normalize((maps.flatten(2) @ maps.flatten(2).transpose(1, 2)).flatten(1), dim=1)
+        if self.diversity:
+            if maps.ndim > 2:
+                alike_by = maps.flatten(2) @ maps.flatten(2).transpose(1, 2)
+            else:  # one number a channel has no correlations; the images themselves are driven apart
+                alike_by = pixels - pixels.mean((2, 3), keepdim=True)
+            flat = F.normalize(alike_by.flatten(1), dim=1)
             alike = (flat @ flat.T).triu(1).sum() / max(1, len(flat) - 1)
             gain = gain - self.diversity * values.detach().abs().mean() * alike
         return gain

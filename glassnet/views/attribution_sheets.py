@@ -87,7 +87,7 @@ def line_chart(
 ) -> Image.Image:
     """Return curves in a frame whose ends are said in numbers."""
     width, height = size
-    left, bottom = 48, 20
+    left, bottom = 60, 20
     paper = Image.new("RGB", (width + left + 24, height + bottom + 8), PAPER)
     draw = ImageDraw.Draw(paper)
     draw.rectangle((left, 4, left + width, 4 + height), outline=LINE)

@@ -56,7 +56,12 @@ def similarity_sheet(found: Similarity) -> Image.Image:
     if cell >= 40:
         for (i, j), value in np.ndenumerate(values):
             is_dark = abs(value) > 0.55 * limit
-            draw.text((j * cell + 6, i * cell + cell // 2 - 8), f"{value:.2g}", PAPER if is_dark else INK, font(SMALL))
+            draw.text(
+                (j * cell + 6, i * cell + cell // 2 - 8),
+                f"{value:.2f}" if abs(value) < 9.995 else f"{value:.0f}",
+                PAPER if is_dark else INK,
+                font(SMALL),
+            )
     body = matrix
     if count <= MOST_SHOWN:
         small = [image_of(image.numpy()).resize((cell - 2, cell - 2)) for image in found.images]
