@@ -90,7 +90,8 @@ def visualize(
     `subject` is any module, or a run, whose preprocessing turns pixels 0 to 1 into inputs (without one they are
     brought to -1..1). `size` is the images' side, or height and width, by default the model's input; a network with
     fully connected layers takes no other. `diversity` is the weight with which several images are driven apart by
-    the cosines between their channels' correlations (of outputs without positions: between the images). Everything is drawn from `seed`. The model is left as it was.
+    the cosines between their channels' correlations; of outputs without positions, between the images. Everything is
+    drawn from `seed`. The model is left as it was.
 
     Raises `UsageError` for an unknown layer, channel or class, and for what no gradient can climb.
     """
