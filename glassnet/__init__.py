@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from glassnet.inspection.equivariance import equivariance as equivariance
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.projection import project as project
     from glassnet.inspection.receptive_field import receptive_field as receptive_field
     from glassnet.inspection.similarity import nearest as nearest
-    from glassnet.inspection.similarity import project as project
     from glassnet.inspection.similarity import similarity as similarity
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
@@ -96,7 +96,7 @@ _EXPORTS = {
     "filters": "glassnet.inspection.filters",
     "receptive_field": "glassnet.inspection.receptive_field",
     "nearest": "glassnet.inspection.similarity",
-    "project": "glassnet.inspection.similarity",
+    "project": "glassnet.inspection.projection",
     "similarity": "glassnet.inspection.similarity",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",

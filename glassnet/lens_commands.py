@@ -196,7 +196,7 @@ def project(
     as_json: JsonFlag = False,
 ) -> None:
     """Lay examples out on a plane by what a layer makes of them."""
-    from glassnet.inspection.similarity import project as projected
+    from glassnet.inspection.projection import project as projected
     from glassnet.views.lenses import picture
 
     opened = _opened(subject, input_size, classes, weights, device, trust)

@@ -1,4 +1,4 @@
-"""How alike images are to a layer: a matrix, the nearest among many, and projections to a plane.
+"""How alike images are to a layer: a matrix, and the nearest among many.
 
 Centred kernel alignment: Kornblith, Norouzi, Lee and Hinton, "Similarity of neural network representations revisited"
 (2019). Of two images it compares, with channels as features and positions as examples, what varies over the positions.
@@ -10,12 +10,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glassnet._errors import UsageError, unknown_name
-from glassnet._seed import derive_seed
 from glassnet._types import by
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
@@ -23,11 +21,8 @@ from glassnet.inspection.batches import Batch, Examples, Images, Subject, explai
 from glassnet.inspection.capture import capture_output, layer_of
 
 MEASURES = ("cosine", "euclidean", "cka")
-PROJECTIONS = ("pca", "tsne")
 MOST_IMAGES = 2000
 """Of a similarity matrix: it grows with their square."""
-MOST_FEATURES = 50
-"""t-SNE is given this many principal components, as van der Maaten and Hinton (2008) do."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,43 +138,6 @@ class Nearest(Sequence[Neighbour]):
         return f"Nearest('{self.layer}', {len(self.rows)} of {self.num_examples} examples)"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Projection:
-    """Images as points on a plane, near where a layer finds them alike."""
-
-    layer: str
-    method: str
-    points: Tensor
-    """`(N, 2)`, float64."""
-    explained: tuple[float, float] | None
-    """Share of the variance along each axis (PCA); None for t-SNE, whose distances have no such meaning."""
-    purity: float | None
-    """Share of the points whose nearest neighbour on the plane has the same label; None without labels."""
-    labels: tuple[int | None, ...]
-    class_names: tuple[str, ...] = ()
-    set_aside: tuple[SetAside, ...] = ()
-
-    def to_dict(self) -> dict[str, object]:
-        """Return everything as plain values for JSON."""
-        plain = ("layer", "method", "explained", "purity", "labels", "class_names")
-        return {
-            **{name: getattr(self, name) for name in plain},
-            "points": self.points.tolist(),
-            "set_aside": [item.__dict__ for item in self.set_aside],
-        }
-
-    def __str__(self) -> str:
-        text = f"{'PCA' if self.method == 'pca' else 't-SNE'} of {len(self.points):,} images as {self.layer} sees them"
-        if self.explained is not None:
-            text += f": the plane holds {sum(self.explained):.0%} of the variance"
-        if self.purity is not None:
-            text += f"{';' if self.explained else ':'} {self.purity:.0%} of the points lie next to their own class"
-        return text + "."
-
-    def __repr__(self) -> str:
-        return f"Projection('{self.layer}', {self.method}, {len(self.points)} images)"
-
-
 def similarity(
     subject: Subject,
     images: Images,
@@ -200,7 +158,7 @@ def similarity(
     _check_measure(measure)
     layer_of(model, layer)
     source = stream(gather(images, model, record), model, record, batch_size)
-    features, kept = _collected(_outputs(model, record, source.batches, layer), MOST_IMAGES)
+    features, kept = collected(layer_outputs(model, record, source.batches, layer), MOST_IMAGES)
     if len(features) < 2:
         raise UsageError(f"A comparison needs at least 2 images; got {len(features)}.")
     matrix = _compared(features, features, measure, layer)
@@ -210,7 +168,7 @@ def similarity(
         measure=measure,
         matrix=matrix.fill_diagonal_(0.0) if measure == "euclidean" else matrix,
         images=torch.cat([batch.given.cpu() for batch in kept]),
-        labels=_labels(kept),
+        labels=labels_of(kept),
         class_names=tuple(source.class_names),
         set_aside=source.set_aside,
     )
@@ -236,15 +194,15 @@ def nearest(
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n must be a whole number of at least 1; got {n!r}.")
     layer_of(model, layer)
-    wanted, own = _collected(
-        _outputs(model, record, stream(gather(image, model, record), model, record).batches, layer), 2
+    wanted, own = collected(
+        layer_outputs(model, record, stream(gather(image, model, record), model, record).batches, layer), 2
     )
     if len(wanted) != 1:
         raise UsageError(f"nearest compares one image with the examples; got {len(wanted)}.")
     source = stream(examples, model, record, batch_size)
     best: list[Neighbour] = []
     count = 0
-    for batch, output in _outputs(model, record, source.batches, layer):
+    for batch, output in layer_outputs(model, record, source.batches, layer):
         values = _compared(wanted, output, measure, layer)[0]
         count += len(values)
         ahead = values.topk(min(n, len(values)), largest=measure != "euclidean")
@@ -266,87 +224,12 @@ def nearest(
     )
 
 
-def project(
-    subject: Subject,
-    examples: Examples,
-    layer: str,
-    method: str = "pca",
-    *,
-    perplexity: float | None = None,
-    seed: int = 0,
-    preprocessing: InputRecord | None = None,
-    batch_size: int | None = None,
-) -> Projection:
-    """Lay examples out on a plane by what `layer` makes of them: by `pca`, or by `tsne`, drawn from `seed`.
-
-    `perplexity`, about how many neighbours count (t-SNE), is by default 30, or less for fewer than 91 images.
-
-    The model is left as it was. Raises `UsageError` for an unknown layer or method, and for fewer than 3 examples.
-    """
-    model, record = opened(subject, preprocessing)
-    if method not in PROJECTIONS:
-        raise unknown_name("projection", str(method), PROJECTIONS)
-    if perplexity is not None and method != "tsne":
-        raise UsageError("perplexity is t-SNE's; leave it out, or say method='tsne'.")
-    layer_of(model, layer)
-    source = stream(examples, model, record, batch_size)
-    features, kept = _collected(_outputs(model, record, source.batches, layer), None)
-    if len(features) < 3:
-        raise UsageError(f"A projection needs at least 3 examples; got {len(features)}.")
-    rows = features.flatten(1).double().numpy()
-    if not np.isfinite(rows).all():
-        raise UsageError(f"Layer '{layer}' gives numbers that are not finite on these examples; choose another layer.")
-    points, explained = _points(rows, method, perplexity, seed)
-    labels = _labels(kept)
-    return Projection(
-        layer=layer,
-        method=method,
-        points=torch.from_numpy(points),
-        explained=explained,
-        purity=_purity(points, labels),
-        labels=labels,
-        class_names=tuple(source.class_names),
-        set_aside=source.set_aside,
-    )
-
-
-def _points(
-    rows: np.ndarray, method: str, perplexity: float | None, seed: int
-) -> tuple[np.ndarray, tuple[float, float] | None]:
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    state = derive_seed(seed, "projection") % 2**32
-    count = min(2 if method == "pca" else MOST_FEATURES, *rows.shape)
-    pca = PCA(n_components=count, random_state=state)
-    with np.errstate(invalid="ignore", divide="ignore"):  # constant outputs have no variance to take shares of
-        points = pca.fit_transform(rows)
-    if method == "pca":
-        shares = [*np.nan_to_num(pca.explained_variance_ratio_).tolist(), 0.0][:2]
-        return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), (shares[0], shares[1])
-    largest = (len(rows) - 1) / 3
-    perplexity = min(30.0, largest) if perplexity is None else perplexity
-    if not 0 < perplexity < len(rows):
-        raise UsageError(f"perplexity must lie between 0 and the number of examples, {len(rows)}; got {perplexity}.")
-    return TSNE(perplexity=perplexity, random_state=state, init="pca").fit_transform(points).astype(np.float64), None
-
-
-def _purity(points: np.ndarray, labels: tuple[int | None, ...]) -> float | None:
-    from sklearn.neighbors import NearestNeighbors
-
-    if any(label is None for label in labels):
-        return None
-    neighbours = NearestNeighbors(n_neighbors=2).fit(points).kneighbors(return_distance=False)
-    same = [labels[row] == labels[int(near[0])] for row, near in enumerate(neighbours)]
-    return sum(same) / len(same)
-
-
 def _check_measure(measure: str) -> None:
     if measure not in MEASURES:
         raise unknown_name("measure", str(measure), MEASURES)
 
 
-def _outputs(
+def layer_outputs(
     model: nn.Module, record: InputRecord | None, batches: Iterator[Batch], layer: str
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Yield each batch with what the layer makes of it, `(B, C, ...)`."""
@@ -364,7 +247,8 @@ def _outputs(
             found.clear()
 
 
-def _collected(outputs: Iterator[tuple[Batch, Tensor]], most: int | None) -> tuple[Tensor, list[Batch]]:
+def collected(outputs: Iterator[tuple[Batch, Tensor]], most: int | None) -> tuple[Tensor, list[Batch]]:
+    """Return the outputs of all batches on the CPU, and the batches without their inputs; refuse more than `most`."""
     features, kept, count = list[Tensor](), list[Batch](), 0
     for batch, output in outputs:
         features.append(output.float().cpu().clone())
@@ -375,7 +259,8 @@ def _collected(outputs: Iterator[tuple[Batch, Tensor]], most: int | None) -> tup
     return torch.cat(features) if features else torch.zeros(0, 1), kept
 
 
-def _labels(batches: list[Batch]) -> tuple[int | None, ...]:
+def labels_of(batches: list[Batch]) -> tuple[int | None, ...]:
+    """Return the class number of each example, None where there is none."""
     found: list[int | None] = []
     for batch in batches:
         is_known = batch.labels is not None and not batch.labels.is_floating_point()

@@ -212,7 +212,7 @@ class _Climb:
             colours = torch.tensor(COLOURS, device=image.device)
             colours = colours / colours.norm(dim=1).max()
             image = torch.einsum("rc,nchw->nrhw", colours, image)
-        return torch.sigmoid(4 * image)
+        return torch.sigmoid(image)
 
     def _varied(self, pixels: Tensor) -> Tensor:
         """Return images moved by up to a sixteenth, scaled by up to 10 % and turned by up to 5 degrees."""
