@@ -210,7 +210,7 @@ class _Climb:
         image = torch.fft.irfft2(torch.view_as_complex(spectrum.contiguous()) * self.scale, s=self.size) / 4
         if image.shape[1] == 3:
             colours = torch.tensor(COLOURS, device=image.device)
-            colours = colours / colours.norm(dim=1).max()
+            colours = colours / colours.norm(dim=0).max()
             image = torch.einsum("rc,nchw->nrhw", colours, image)
         return torch.sigmoid(image)
 
