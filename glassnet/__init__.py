@@ -34,16 +34,23 @@ if TYPE_CHECKING:
     from glassnet.experiments import train as train
     from glassnet.inspection.ablation import ablate as ablate
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
+    from glassnet.inspection.attribution import attribute as attribute
+    from glassnet.inspection.attribution import map_to_photo as map_to_photo
     from glassnet.inspection.connectivity import connectivity as connectivity
+    from glassnet.inspection.equivariance import equivariance as equivariance
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.projection import project as project
     from glassnet.inspection.receptive_field import receptive_field as receptive_field
+    from glassnet.inspection.similarity import nearest as nearest
+    from glassnet.inspection.similarity import similarity as similarity
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
     from glassnet.inspection.top_images import top_images as top_images
     from glassnet.inspection.tracing import Trace as Trace
     from glassnet.inspection.tracing import trace as trace
     from glassnet.inspection.verification import verify as verify
+    from glassnet.inspection.visualisation import visualize as visualize
     from glassnet.models import build_model as build_model
     from glassnet.models import list_models as list_models
     from glassnet.models.fully_convolutional import fully_convolutional as fully_convolutional
@@ -81,16 +88,23 @@ _EXPORTS = {
     "train": "glassnet.experiments",
     "activation_statistics": "glassnet.inspection.activation_statistics",
     "top_images": "glassnet.inspection.top_images",
+    "equivariance": "glassnet.inspection.equivariance",
     "feature_maps": "glassnet.inspection.feature_maps",
+    "attribute": "glassnet.inspection.attribution",
+    "map_to_photo": "glassnet.inspection.attribution",
     "connectivity": "glassnet.inspection.connectivity",
     "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",
     "receptive_field": "glassnet.inspection.receptive_field",
+    "nearest": "glassnet.inspection.similarity",
+    "project": "glassnet.inspection.projection",
+    "similarity": "glassnet.inspection.similarity",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",
     "Trace": "glassnet.inspection.tracing",
     "trace": "glassnet.inspection.tracing",
     "verify": "glassnet.inspection.verification",
+    "visualize": "glassnet.inspection.visualisation",
     "build_model": "glassnet.models",
     "list_models": "glassnet.models",
     "fully_convolutional": "glassnet.models.fully_convolutional",

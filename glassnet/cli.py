@@ -17,7 +17,7 @@ import typer
 
 from glassnet._errors import GlassnetError, UsageError
 from glassnet.explain_commands import explain, steps
-from glassnet.inspect_commands import app as inspect_app
+from glassnet.lens_commands import inspect_app
 from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassnet.runs import Run
 
 app = typer.Typer(
-    help="Look into a network: feature maps, filters, receptive fields, top images, ablation.", no_args_is_help=True
+    help="Look into a network: feature maps, filters, attribution, similarity and more.", no_args_is_help=True
 )
 
 SubjectArg = Annotated[

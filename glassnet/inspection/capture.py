@@ -37,6 +37,10 @@ class Captured:
             self.num_taken += 1
             self._output = tensors[0]
 
+    def clear(self) -> None:
+        """Let go of the output."""
+        self._output = None
+
 
 def module_paths(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules of a model by their paths, also those that `torch.compile` wrapped."""

@@ -134,18 +134,36 @@ def receptive_field(
     The model is left as it was. Raises `UsageError` for an unknown layer, a model that does not take the input, and a
     unit that the layer has not.
     """
+    record = _record(*_tracked(model, input_shape), model, tuple(input_shape), layer)
+    if not effective:
+        return record
+    heat = effective_field(model, record.input_shape, record._unit(unit), images=images, seed=seed)
+    return LayerReceptiveField(**{**record.__dict__, "effective": heat})
+
+
+def receptive_fields(model: nn.Module, input_shape: Shape) -> dict[str, LayerReceptiveField]:
+    """Return `receptive_field` of every module and function of a model by name, in one pass."""
+    tracker, fields = _tracked(model, input_shape)
+    return {name: _record(tracker, fields, model, tuple(input_shape), name) for name in fields if name}
+
+
+def _tracked(model: nn.Module, input_shape: Shape) -> tuple[FieldTracker, dict[str, Field | None]]:
     check_model(model)
     tracker = FieldTracker()
     run_on_zeros(model, input_shape, tracker)
-    fields = {**tracker.by_call, **tracker.by_module}
+    return tracker, {**tracker.by_call, **tracker.by_module}
+
+
+def _record(
+    tracker: FieldTracker, fields: dict[str, Field | None], model: nn.Module, input_shape: Shape, layer: str
+) -> LayerReceptiveField:
     check_layer(layer, fields)
     found = fields[layer]
-    output_shape = tracker.shapes[layer][1:]
     num_axes = max(len(input_shape) - 1, 1)
-    record = LayerReceptiveField(
+    return LayerReceptiveField(
         layer=layer,
-        input_shape=tuple(input_shape),
-        output_shape=output_shape,
+        input_shape=input_shape,
+        output_shape=tracker.shapes[layer][1:],
         size=_sizes(found, num_axes),
         stride=tuple(span.stride if span.axis is not None else None for span in found.spans)
         if found is not None
@@ -156,10 +174,6 @@ def receptive_field(
         _field=found if found is not None else Field(()),
         _model=model,
     )
-    if not effective:
-        return record
-    heat = effective_field(model, record.input_shape, record._unit(unit), images=images, seed=seed)
-    return LayerReceptiveField(**{**record.__dict__, "effective": heat})
 
 
 def _sizes(found: Field | None, num_axes: int) -> Shape:
