@@ -118,7 +118,14 @@ def _from_torch(value: object, key: str, path: Path) -> Array:
     if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
         return np.array(value)
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-        raise UsageError(f"{path}, '{key}': expected a plain, dense tensor; got {type(value).__name__}.")
+        sizes = (
+            {tuple(part.shape) for part in value if isinstance(part, Tensor)} if isinstance(value, list | tuple) else ()
+        )
+        of = f" of tensors of {len(sizes)} shapes" if len(sizes) > 1 else ""
+        raise UsageError(
+            f"{path}, '{key}': expected a plain, dense tensor; got {type(value).__name__}{of}. Bring all to one shape "
+            "and save one tensor: torch.stack(tensors)."
+        )
     return (value.float() if value.dtype == torch.bfloat16 else value).detach().resolve_conj().resolve_neg().numpy()
 
 
@@ -140,7 +147,8 @@ def _guarded(path: Path, expected: str, read: Callable[[], T]) -> T:
                 f"{path}: expected {expected}; got pickled Python objects{named}. They are refused, because to read "
                 "them is to run code, and nothing in them was run. Save plain arrays or tensors."
             ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        said = (str(error).splitlines() or [""])[0]
+        reason = said if re.search("[a-z]{2}", said) else type(error).__name__
         raise WorkError(f"{path}: expected {expected}; it is damaged or cut short ({reason}). Copy it again.") from None
 
 

@@ -276,6 +276,8 @@ def _inputs(arrays: Mapping[str, Array], reading: ArrayReading | None) -> tuple[
 def _hint(array: Array, plan: _Plan) -> str:
     if array.ndim == 3 and not plan.scale and min(array.shape[1:]) > 4:
         return "; if they are grey images, save them as uint8, or as (N, 1, H, W)"
+    if array.ndim == 4 and not plan.scale and array.dtype.kind == "f" and {array.shape[1], array.shape[-1]} & {1, 3}:
+        return "; if they are images, save them as uint8: numbers are neither resized nor augmented"
     if array.ndim == 2 and array.dtype == np.uint8:
         return "; if they are flattened images, save them as (N, H, W) or (N, C, H, W)"
     return ""

@@ -42,6 +42,8 @@ SMALL_FILE_BYTES = 2**20
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 STILL_FORMATS = frozenset({"MPO", "PSD"})
 """Formats whose further frames are previews or layers of the one image."""
+ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP", "AVIF", "FLI"})
+"""Formats whose further frames are later moments; those of others, such as TIFF, are pages."""
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap height and width."""
 
@@ -89,8 +91,8 @@ class ImageFacts:
     """Pillow's mode as the file stores it."""
     is_grey: bool
     """True where the file can hold nothing but grey."""
-    has_more_frames: bool
-    """True for an animation or a file of several pages."""
+    has_more_pages: bool
+    """True for a file of several pages, of which the first is used."""
     digest: str
     """`content_digest` of the file."""
 
@@ -114,12 +116,15 @@ def examine_image(path: Entry) -> ImageFacts:
         mode, width, height = image.mode, image.width, image.height
         image.draft("L", (max(1, width // 8), max(1, height // 8)))
         open_image(image, image.mode if image.mode == "RGB" else "L")
+        has_more = _has_more_frames(image)
+        if has_more and image.format in ANIMATED_FORMATS:
+            raise UnreadableImageError("expected a still image, got an animation; save the frame that is meant")
         is_turned = exif_orientation(image) in TURNED
         return ImageFacts(
             size=(width, height) if is_turned else (height, width),
             mode=mode,
             is_grey=mode in GREY_MODES or (mode in ("P", "PA") and _has_grey_palette(image)),
-            has_more_frames=_has_more_frames(image),
+            has_more_pages=has_more,
             digest=content_digest(content),
         )
 
@@ -356,23 +361,26 @@ def _imbalance(dataset: Dataset) -> list[Finding]:
 def _number_findings(dataset: Dataset, entries: Sequence[_Entry]) -> list[Finding]:
     """Find values that are not finite in any split, and features or channels that never change in training."""
     found = []
+    features = dataset.framing.encoding.feature_names if dataset.framing.encoding else ()
     values = [getattr(dataset, split).inputs for split in SPLITS]
     is_broken = torch.cat([~split.isfinite().flatten(1).all(1) for split in values])
     if bool(is_broken.any()):
         columns = sorted({int(column) for split in values for column in (~split.isfinite()).nonzero()[:, 1].unique()})
         names = [entry.name for entry, broken in zip(entries, is_broken.tolist(), strict=True) if broken]
-        text = f"nan or infinity in {counted(len(names), 'example')}, {_columns(columns)}. Fill or drop them."
+        where = _columns(columns, features)
+        text = f"nan or infinity in {counted(len(names), 'example')}, {where}. Fill or drop them."
         found.append(Finding(kind="not finite", severity="error", text=text, groups=tuple((name,) for name in names)))
     train = values[0].transpose(0, 1).flatten(1)
     if len(values[0]) > 1 and (constant := (train == train[:, :1]).all(1).nonzero().flatten().tolist()):
-        text = f"{_columns(constant)}: the same value in every training example, which tells nothing."
+        text = f"{_columns(constant, features)}: the same value in every training example, which tells nothing."
         found.append(Finding(kind="constant columns", severity="warning", text=text))
     return found
 
 
-def _columns(numbers: Sequence[int]) -> str:
+def _columns(numbers: Sequence[int], features: Sequence[str]) -> str:
+    """Name columns by `features`, or by their number where they have no names."""
     more = f" and {len(numbers) - MOST_SHOWN:,} more" if len(numbers) > MOST_SHOWN else ""
-    shown = ", ".join(str(number) for number in numbers[:MOST_SHOWN])
+    shown = ", ".join(f"'{features[number]}'" if features else str(number) for number in numbers[:MOST_SHOWN])
     return f"column{'s' if len(numbers) > 1 else ''} {shown}{more}"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from glassnet._errors import UsageError, WorkError, nearest_names
 from glassnet.data.columns import Cells, read_cells
+from glassnet.data.label_files import IMAGE_SUFFIXES
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -47,7 +48,7 @@ def decode(path: Path) -> str:
     if "\0" in text:
         raise WorkError("Expected a table as text; got binary data. Export it as CSV.")
     if not text.strip():
-        raise UsageError("Expected a table with a header; the file is empty.")
+        raise UsageError("Expected a table with a header; the file is empty. Save it again.")
     return text
 
 
@@ -142,7 +143,8 @@ def _check_header(names: Sequence[str], columns: Sequence[Cells]) -> None:
     """Refuse a first line that is a row of data, and names that stand twice.
 
     It is data where each column of numbers begins with a number already (unless they count up by one, as the years
-    do, or the names that pandas gives); without such columns, where each name is also a value of its column.
+    do, or the names that pandas gives); without such columns, where each name is also a value of its column. A name
+    that ends as an image's does is the first row of a list of images.
     """
     header = read_cells(names)
     numeric = [place for place, column in enumerate(columns) if column.kind == "numeric"]
@@ -152,11 +154,12 @@ def _check_header(names: Sequence[str], columns: Sequence[Cells]) -> None:
         is_data = bool(header.is_number[numeric].any()) and not header.is_foreign[numeric].any() and not counts_up
     else:
         is_data = all(name in column.texts for name, column in zip(header.texts, columns, strict=True))
-    if is_data:
+    is_list = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+    if is_data or is_list:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise UsageError(
             f"Expected a header, the names of the columns, in the first line; got what looks like data: {shown}. "
-            "Put the names before it, such as x1,x2,label."
+            f"Put the names before it, such as {'filename' if is_list else 'x1,x2'},label."
         )
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:

@@ -260,10 +260,9 @@ def _class_notes(dataset: Dataset, files: LabelledFiles) -> Iterator[str]:
 
 
 def _image_notes(examples: Sequence[_Example], folder: Path) -> Iterator[str]:
-    moving = [shown(example.file.path, folder) for example in examples if example.facts.has_more_frames]
-    if moving:
-        count = counted(len(moving), "file")
-        yield f"Animated or of several pages, of which the first is used: {count}, {listed(moving)}."
+    paged = [shown(example.file.path, folder) for example in examples if example.facts.has_more_pages]
+    if paged:
+        yield f"Of several pages, of which the first is used: {counted(len(paged), 'file')}, {listed(paged)}."
     modes = Counter(example.facts.mode for example in examples)
     if len(modes) > 1:
         stored = ", ".join(f"{mode} {count:,}" for mode, count in modes.most_common())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from glassnet.data.columns import (
 from glassnet.data.delimited_file import DELIMITERS, Rows, decode, read_rows
 from glassnet.data.examples import Dataset, ExampleSet, Framing
 from glassnet.data.images import SetAside
+from glassnet.data.label_files import FILE_COLUMNS, IMAGE_SUFFIXES
 from glassnet.data.splits import SPLIT_WORDS, cut_positions
 
 __all__ = ["ColumnEncoding", "ColumnRecord", "TableData", "TableEncoding", "load_table"]
@@ -106,6 +107,7 @@ def load_table(
         f"{num_rows} rows of {len(used)} columns, divided by {DELIMITERS[rows.delimiter]}s",
         *_notes_on_task(plan, sets, target is None),
         *(f"column '{column.name}': {remark}" for column in columns for remark in column.remarks),
+        *_notes_on_images(used, plan),
         *notes_on_unknown(unknown),
         *_notes_on_rows(set_aside, num_rows, sets, plan),
     )
@@ -281,6 +283,17 @@ def _notes_on_task(plan: _Plan, sets: Sequence[ExampleSet], is_default: bool) ->
         absent = [name for name, count in zip(examples.class_names, examples.class_counts(), strict=True) if not count]
         if absent and len(examples):
             yield f"{split} has no example of {', '.join(absent[:10])}" + (", ..." if len(absent) > 10 else "")
+
+
+def _notes_on_images(cells: Mapping[str, Cells], plan: _Plan) -> Iterator[str]:
+    """Say which columns name image files: their text is all that a network for a table sees of them."""
+    for name, column in cells.items():
+        suffixes = {PurePath(str(text)).suffix.lower() for text in column.texts}
+        if name != plan.target and column.kind == "categorical" and suffixes <= IMAGE_SUFFIXES:
+            yield (
+                f"column '{name}': names of image files, of which only the names are read; to learn from the images, "
+                f"call it {FILE_COLUMNS[0]} and name the labels' column: target="
+            )
 
 
 def _notes_on_rows(

@@ -27,7 +27,7 @@ from glassnet.data.content import Content, Entry
 from glassnet.data.image_cache import VERDICTS, VERDICTS_PARTIAL, cache_folder
 from glassnet.data.images import UnreadableImageError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout changes, or when examining a file would find something else than before."""
 SETTLED_S = 2.0
 """How long before its examination a file must have changed last: the coarsest time of a file system, FAT's."""
@@ -113,8 +113,8 @@ def _load(file: Path) -> Known:
 
 
 def _facts(values: Sequence[Any]) -> ImageFacts:
-    (height, width), mode, is_grey, has_more_frames, digest = values
-    return ImageFacts(size=(height, width), mode=mode, is_grey=is_grey, has_more_frames=has_more_frames, digest=digest)
+    (height, width), mode, is_grey, has_more_pages, digest = values
+    return ImageFacts(size=(height, width), mode=mode, is_grey=is_grey, has_more_pages=has_more_pages, digest=digest)
 
 
 def _save(file: Path, known: Known) -> None:

@@ -368,7 +368,8 @@ def test_tensors_in_bfloat16_and_with_gradients_are_read(tmp_path: Path) -> None
     [
         ([torch.ones(2)] * 3, "a dict of tensors with the keys x and y, or a pair.*; got list"),
         (torch.ones(2), "got Tensor"),
-        ({"x": [1, 2], "y": torch.ones(2)}, "'x': expected a plain, dense tensor; got list"),
+        ({"x": [1, 2], "y": torch.ones(2)}, "'x': expected a plain, dense tensor; got list. Bring all to one shape"),
+        ({"x": [torch.ones(2, 2), torch.ones(3, 3)], "y": torch.ones(2)}, "got list of tensors of 2 shapes. Bring"),
         ({"x": torch.eye(3).to_sparse(), "y": torch.ones(3)}, "'x': expected a plain, dense tensor"),
     ],
 )
@@ -480,3 +481,18 @@ def test_arrays_in_column_order_or_of_another_byte_order_read_the_same(load: Loa
     plain = load({"x": x, "y": LABELS}).dataset.fingerprint()
     assert load({"x": np.asfortranarray(x), "y": LABELS}).dataset.fingerprint() == plain
     assert load({"x": x.astype(">f4"), "y": LABELS.astype(">i8")}).dataset.fingerprint() == plain
+
+
+def test_floats_that_could_be_images_are_numbers_and_it_is_said_how_to_save_images(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, shape in (("first", (40, 3, 8, 8)), ("last", (40, 8, 8, 3)), ("other", (40, 5, 8, 8))):
+        np.savez(tmp_path / f"{name}.npz", x=generator.random(shape, dtype=np.float32), y=np.arange(40) % 2)
+        data = load_array(tmp_path / f"{name}.npz", seed=0)
+        assert not data.dataset.train.is_image
+        assert ("if they are images, save them as uint8" in data.notes[0]) == (name != "other")
+
+
+def test_text_under_the_name_of_a_torch_file_is_damaged_and_no_number_is_given_as_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_text("hi")
+    with pytest.raises(WorkError, match=r"it is damaged or cut short \([A-Za-z]{3,}.*\)\. Copy it again"):
+        load_array(tmp_path / "x.pt", seed=0)

@@ -21,6 +21,7 @@ from glassnet.data.checks import CheckReport, check_dataset, each_file, examine_
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.folders import load_folder
 from glassnet.data.images import UnreadableImageError
+from glassnet.data.tables import load_table
 
 CLASSES = ("a", "b")
 
@@ -56,7 +57,7 @@ def found(report: CheckReport) -> dict[str, tuple[str, tuple[tuple[str, ...], ..
 def test_what_a_file_is_is_found_by_decoding_it(tmp_path: Path) -> None:
     photo(0, 90, 120).save(tmp_path / "a.jpg")
     facts = examine_image(tmp_path / "a.jpg")
-    assert (facts.size, facts.mode, facts.is_grey, facts.has_more_frames) == ((90, 120), "RGB", False, False)
+    assert (facts.size, facts.mode, facts.is_grey, facts.has_more_pages) == ((90, 120), "RGB", False, False)
     for cut in (0.5, 0.9, 0.99):
         content = (tmp_path / "a.jpg").read_bytes()
         (tmp_path / "cut.jpg").write_bytes(content[: int(len(content) * cut)])
@@ -350,6 +351,15 @@ def test_numbers_are_checked_for_nan_and_constant_columns() -> None:
     }
     assert "nan or infinity in 2 examples, columns 1, 4." in report.findings[0].text
     assert report.findings[1].text.startswith("columns 3, 8: the same value")
+
+
+def test_constant_columns_of_a_table_are_called_by_their_names(tmp_path: Path) -> None:
+    lines = [f"{'ab'[row % 2]},{row * 1.5},7,{'xy'[row % 3 == 0]}" for row in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["letter,size,floor,kind", *lines]))
+    report = check_dataset(load_table(tmp_path / "rows.csv", seed=0).dataset)
+    assert [finding.text for finding in report.findings if finding.kind == "constant columns"] == [
+        "column 'floor': the same value in every training example, which tells nothing."
+    ]
 
 
 def test_equal_rows_of_numbers_are_no_more_than_a_note() -> None:

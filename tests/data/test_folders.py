@@ -389,17 +389,19 @@ def test_a_class_of_which_nothing_can_be_read_is_no_class_and_said(tmp_path: Pat
     assert "1 class folder without a file: 'fox'." in notes(found)
 
 
-def test_animations_count_with_their_first_frame_and_are_named(tmp_path: Path) -> None:
+def test_animations_are_set_aside_and_of_pages_the_first_counts(tmp_path: Path) -> None:
     fill(tmp_path, cat=2, dog=2)
     frames = [image(), image()]
     for name in ("moving.gif", "moving.png", "pages.tif", "moving.webp"):
         write(tmp_path / "cat" / name, frames[0], save_all=True, append_images=frames[1:])
     write(tmp_path / "cat" / "phone.mpo", frames[0], format="MPO", save_all=True, append_images=frames[1:])
     found = load(tmp_path)
-    assert len(all_told(found.dataset, tmp_path)) == 9
-    named = "'cat/moving.gif', 'cat/moving.png', 'cat/moving.webp', 'cat/pages.tif'"
-    assert f"Animated or of several pages, of which the first is used: 4 files, {named}." in found.notes
-    assert found.set_aside == ()
+    assert len(all_told(found.dataset, tmp_path)) == 6
+    assert "Of several pages, of which the first is used: 1 file, 'cat/pages.tif'." in found.notes
+    assert {item.source for item in found.set_aside} == {"cat/moving.gif", "cat/moving.png", "cat/moving.webp"}
+    assert {item.reason for item in found.set_aside} == {
+        "expected a still image, got an animation; save the frame that is meant"
+    }
 
 
 def test_of_200_damaged_files_none_stops_the_work_or_gets_another_label(tmp_path: Path) -> None:

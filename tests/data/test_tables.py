@@ -509,3 +509,17 @@ def test_an_encoding_that_makes_no_sense_is_refused() -> None:
     for columns in ((), (numeric, numeric)):
         with pytest.raises(UsageError, match="at least one column, each with a name of its own"):
             TableEncoding(columns=columns)
+
+
+def test_a_list_of_images_without_a_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("".join(f"{row}.jpg,{'xy'[row % 2]}\n" for row in range(20)))
+    with pytest.raises(UsageError, match=r"got what looks like data: 0\.jpg, x\. .*such as filename,label"):
+        load_table(tmp_path / "list.csv", seed=0)
+
+
+def test_a_column_that_names_images_is_pointed_out_among_the_inputs_of_a_table(tmp_path: Path) -> None:
+    rows = [f"{row}.jpg,{row * 1.5},{'xy'[row % 2]}" for row in range(20)]
+    (tmp_path / "rows.csv").write_text("\n".join(["photo,age,kind", *rows]))
+    notes = load_table(tmp_path / "rows.csv", seed=0).notes
+    assert [note for note in notes if "only the names are read" in note and note.startswith("column 'photo'")]
+    assert not [note for note in notes if "only the names" in note and "photo" not in note]
