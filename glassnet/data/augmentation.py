@@ -222,8 +222,8 @@ def _value_text(value: object) -> str:
 def parse_augmentation(text: str) -> Augmentation:
     """Read `RandomCrop(padding=4), RandomHorizontalFlip`: transforms in order; `none` or nothing for no change.
 
-    Options are written `name=value`, where a value is a number, a pair such as `(0.8, 1.2)` or a word. The text is
-    only taken apart, never evaluated. Raises `UsageError` for what is not written so, and for unknown names.
+    Options are written `name=value`, where a value is a number, a pair such as `(0.8, 1.2)` or a word. Capitals in
+    names do not count: `mixup` is `MixUp`. The text is only taken apart, never evaluated. Raises `UsageError` for what is not written so, and for unknown names.
     """
     if text.strip().lower() in ("", "none"):
         return Augmentation()
@@ -246,7 +246,7 @@ def _parse_transform(node: ast.expr, text: str) -> Transform:
     )
     if not isinstance(name_node, ast.Name):
         raise _unreadable(text)
-    name = name_node.id
+    name = {known.lower(): known for known in TRANSFORMS}.get(name_node.id.lower(), name_node.id)
     if name not in TRANSFORMS:
         raise unknown_name("augmentation", name, TRANSFORMS)
     options = {field.name: field for field in fields(TRANSFORMS[name])}

@@ -524,7 +524,7 @@ def test_all_transforms_are_known_by_name() -> None:
     ("text", "message"),
     [
         ("RandomCorp(padding=4)", "Unknown augmentation 'RandomCorp'. Did you mean 'RandomCrop'"),
-        ("randomcrop(padding=4)", "Did you mean 'RandomCrop'"),
+        ("randomcrpo(padding=4)", "Did you mean 'RandomCrop'"),
         ("RandomCrop(pading=4)", "Unknown option of RandomCrop 'pading'. Did you mean 'padding'"),
         (
             "RandomCrop(4)",
@@ -721,3 +721,7 @@ def test_a_sheet_of_numbers_is_refused() -> None:
     rows = ExampleSet(torch.zeros(3, 4), torch.arange(3), ("a", "b", "c"))
     with pytest.raises(UsageError, match="A sheet needs images.*got ExampleSet"):
         augmentation_sheet(rows, Augmentation(), record=record_for((9, 11)))
+
+
+def test_capitals_in_a_transforms_name_do_not_count() -> None:
+    assert parse_augmentation("mixup, randomcrop(padding=4)") == parse_augmentation("MixUp, RandomCrop(padding=4)")
