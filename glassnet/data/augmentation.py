@@ -223,7 +223,8 @@ def parse_augmentation(text: str) -> Augmentation:
     """Read `RandomCrop(padding=4), RandomHorizontalFlip`: transforms in order; `none` or nothing for no change.
 
     Options are written `name=value`, where a value is a number, a pair such as `(0.8, 1.2)` or a word. Capitals in
-    names do not count: `mixup` is `MixUp`. The text is only taken apart, never evaluated. Raises `UsageError` for what is not written so, and for unknown names.
+    names do not count: `mixup` is `MixUp`. The text is only taken apart, never evaluated. Raises `UsageError` for what
+    is not written so, and for unknown names.
     """
     if text.strip().lower() in ("", "none"):
         return Augmentation()
