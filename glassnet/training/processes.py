@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch import distributed as dist
 
 from glassnet._errors import UsageError, WorkError
 
+SETTLING_S = 1.0
+"""Seconds for exchanges with a process that has ended to fail, each of which takes milliseconds."""
 TIMEOUT_S = 600
 """How long the others wait for a process; decoding a folder for the first time happens in one of them."""
 
@@ -153,6 +156,9 @@ def loss_of_others_named() -> Iterator[None]:
         is_exchange = isinstance(error, dist.DistError) or "gloo" in str(error)
         if isinstance(error, WorkError) or not is_exchange:
             raise
+        # torch's group, when it is freed, waits for its thread, whose last exchanges wait for Python's lock: both would
+        # wait for ever. So the thread is given the time to end them before anything is freed.
+        time.sleep(SETTLING_S)
         reason = re.sub(r"^\[[^\]]*\]\s*", "", str(error)).strip().splitlines()[0].partition(". ")[0]
         raise WorkError(
             f"Another process of this training ended, or cannot be reached ({reason}); its own last words tell why."
