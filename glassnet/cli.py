@@ -107,7 +107,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     recipe_name: Annotated[
         str | None,
-        typer.Option("--recipe", help="fast or accurate: a network and its training, chosen by measurement."),
+        typer.Option("--recipe", help="fast: a network and its training, chosen by measurement; for mnist."),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training examples; 0.5 is half of one.")] = None,
     batch_size: Annotated[
