@@ -300,7 +300,7 @@ def lr_range(
     high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
     recipe_name: Annotated[
-        str | None, typer.Option("--recipe", help="fast or accurate: its network, and its training but for the rate.")
+        str | None, typer.Option("--recipe", help="fast: its network, and its training but for the rate; for mnist.")
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
