@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from glassnet.recipes import Recipe
     from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
+    from glassnet.training.own_loss import LossFunction
 
 app = typer.Typer(
     name="glassnet",
@@ -161,21 +163,16 @@ def train(
         return
     if trust:
         raise UsageError("--trust is for runs that hold a network of the user's own; with --resume. Leave it out.")
-    from glassnet._device import resolve_device
-    from glassnet._user_code import is_address, parse_address
     from glassnet.data.augmentation import DEFAULT
     from glassnet.data.overview import describe_dataset
-    from glassnet.data.sources import load_data
     from glassnet.data.standard import STANDARD_SETS
     from glassnet.experiments import train as train_run
-    from glassnet.models import build_model
     from glassnet.models.weights import load_weights
-    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.config import TrainConfig
-    from glassnet.training.own_loss import load_loss
     from glassnet.views.tensorboard import writer_class as require_tensorboard
 
     flags = {
+        "seed": seed,
         "epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
         "batch_size": None if batch_size is None else TrainConfig.parse("batch_size", batch_size),
         "learning_rate": lr,
@@ -190,27 +187,12 @@ def train(
     if tensorboard:
         require_tensorboard()
     options, data_options, fields = _split_settings(settings or [])
-    address = parse_address(model, "Net") if model and is_address(model) else None
-    loss = fields.get("loss", loss)
-    own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = _chosen_recipe(data, model, recipe_name)
-    if chosen is not None:
-        model, options = chosen.model, {**chosen.options, **options}
-    base = chosen.config if chosen else recipe(data, model or "lenet5")
-    config = _configured(base, {"seed": seed, **flags}, fields)
-    resolve_device(config.device)  # before a download, not after it
-    data_options |= {"fit": fit, "interpolation": interpolation}
-    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
-    if batch_size is None and "batch_size" not in fields:
-        config = with_fitting_batch(config, len(examples.train))
-    if chosen is None and augment is None and "augment" not in fields:
-        config = with_usual_augmentation(config, examples)
-    model = model or ("lenet5" if examples.train.is_image else "mlp")
-    fitting = _fitting_options(model, examples, size)
-    if address is None:
-        network = build_model(model, seed=config.seed, **{**fitting, **options})
-    else:
-        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    prepared = _prepare(
+        data, model, recipe_name, flags, options, fields,
+        size=size, root=root, target=target, task=task, strict=strict,
+        data_options={**data_options, "fit": fit, "interpolation": interpolation},
+    )  # fmt: skip
+    network, examples, config = prepared.network, prepared.examples, prepared.config
     if not quiet and examples.source not in STANDARD_SETS:
         overview = describe_dataset(
             examples, notes=examples.notes, set_aside=examples.set_aside, input_size=_input_size(network)
@@ -222,8 +204,10 @@ def train(
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     if config.augment == DEFAULT and not quiet:
         _say_usual_augmentation(examples, network)
-    run = train_run(network, examples, config, loss=own_loss, out=out, progress=not quiet, tensorboard=tensorboard)
-    _say_trained(run, as_json, is_users=address is not None)
+    run = train_run(
+        network, examples, config, loss=prepared.own_loss, out=out, progress=not quiet, tensorboard=tensorboard
+    )
+    _say_trained(run, as_json, is_users=prepared.is_users)
 
 
 def _resume(
@@ -327,16 +311,10 @@ def lr_range(
     as_json: JsonFlag = False,
 ) -> None:
     """Find a learning rate: raise it step by step in one short run, and see where the loss falls."""
-    from glassnet._device import resolve_device
-    from glassnet._user_code import is_address, parse_address
     from glassnet.curve_commands import check_fields, check_page, page_line, search_rate, write_range
     from glassnet.data.augmentation import DEFAULT
-    from glassnet.data.sources import load_data
-    from glassnet.models import build_model
-    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.config import TrainConfig
     from glassnet.training.learning_rate_range import check_range
-    from glassnet.training.own_loss import load_loss
     from glassnet.views.learning_rate_range import curve_lines, suggestion_sentence
 
     options, data_options, fields = _split_settings(settings or [])
@@ -352,33 +330,18 @@ def lr_range(
         "precision": precision,
         "augment": augment,
     }
-    address = parse_address(model, "Net") if model and is_address(model) else None
-    loss = fields.get("loss", loss)
-    own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = _chosen_recipe(data, model, recipe_name)
-    if chosen is not None:
-        model, options = chosen.model, {**chosen.options, **options}
-    base = chosen.config if chosen else recipe(data, model or "lenet5")
-    config = _configured(base, flags, fields)
-    resolve_device(config.device)  # before a download, not after it
-    data_options |= {"fit": fit, "interpolation": interpolation}
-    examples = load_data(data, root, seed=config.seed, target=target, task=task, strict=strict, **data_options)
-    if batch_size is None and "batch_size" not in fields:
-        config = with_fitting_batch(config, len(examples.train))
-    if chosen is None and augment is None and "augment" not in fields:
-        config = with_usual_augmentation(config, examples)
-    model = model or ("lenet5" if examples.train.is_image else "mlp")
-    fitting = _fitting_options(model, examples, size)
-    if address is None:
-        network = build_model(model, seed=config.seed, **{**fitting, **options})
-    else:
-        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    prepared = _prepare(
+        data, model, recipe_name, flags, options, fields,
+        size=size, root=root, target=target, task=task, strict=strict,
+        data_options={**data_options, "fit": fit, "interpolation": interpolation},
+    )  # fmt: skip
+    network, examples, config = prepared.network, prepared.examples, prepared.config
     if config.augment == DEFAULT and not quiet:
         _say_usual_augmentation(examples, network)
-    result = search_rate(network, examples, config, own_loss, quiet, low=low, high=high, num_steps=steps)
-    write_range(result, model, examples.name, out)
+    result = search_rate(network, examples, config, prepared.own_loss, quiet, low=low, high=high, num_steps=steps)
+    write_range(result, prepared.model, examples.name, out)
     if as_json:
-        _print_json({"data": examples.name, "model": model, **result.to_dict(), "page": str(out)})
+        _print_json({"data": examples.name, "model": prepared.model, **result.to_dict(), "page": str(out)})
         return
     typer.echo("\n".join([*curve_lines(result), suggestion_sentence(result), page_line(out)]))
 
@@ -827,6 +790,68 @@ def _kind_of_input(record: InputRecord) -> str:
     if not isinstance(record, Standardisation):
         return "IMAGE..."
     return "new.npz" if record.encoding is None else "new.csv"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prepared:
+    """What the words of `train` and `lr-range` come to."""
+
+    model: str
+    """The network's name, or the address of the user's own."""
+    network: nn.Module
+    examples: Dataset
+    config: TrainConfig
+    own_loss: LossFunction | None
+    is_users: bool
+
+
+def _prepare(
+    data: str,
+    model: str | None,
+    recipe_name: str | None,
+    flags: dict[str, Any],
+    options: dict[str, Any],
+    fields: dict[str, str],
+    *,
+    size: int | None,
+    data_options: dict[str, Any],
+    **source: Any,
+) -> _Prepared:
+    """Choose recipe and config, load the data, build the network; `flags` are fields of the config that were given."""
+    from glassnet._device import resolve_device
+    from glassnet._user_code import is_address, parse_address
+    from glassnet.data.sources import load_data
+    from glassnet.models import build_model
+    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.training.own_loss import load_loss
+
+    address = parse_address(model, "Net") if model and is_address(model) else None
+    loss = fields.get("loss", flags["loss"])
+    own_loss = load_loss(loss) if loss and is_address(loss) else None
+    chosen = _chosen_recipe(data, model, recipe_name)
+    if chosen is not None:
+        model, options = chosen.model, {**chosen.options, **options}
+    config = _configured(chosen.config if chosen else recipe(data, model or "lenet5"), flags, fields)
+    resolve_device(config.device)  # before a download, not after it
+    examples = load_data(data, seed=config.seed, **source, **data_options)
+    if flags["batch_size"] is None and "batch_size" not in fields:
+        config = with_fitting_batch(config, len(examples.train))
+    if chosen is None and flags["augment"] is None and "augment" not in fields:
+        config = with_usual_augmentation(config, examples)
+    model = model or ("lenet5" if examples.train.is_image else "mlp")
+    fitting = _fitting_options(model, examples, size)
+    if address is None:
+        network = build_model(model, seed=config.seed, **{**fitting, **options})
+    else:
+        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
+    return _Prepared(
+        model=model,
+        network=network,
+        examples=examples,
+        config=config,
+        own_loss=own_loss,
+        is_users=address is not None,
+    )
 
 
 def _chosen_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
