@@ -185,10 +185,10 @@ def _resume(
 ) -> Run:
     events = begun.path / EVENTS
     log = TensorBoardObserver(events, begun.state.history) if events.is_dir() else None
+    device = resolve_device(local_device(begun.config.device))
     check_own_loss(loss, begun.config)
     if isinstance(loss, nn.Module):
-        loss.to(resolve_device(local_device(begun.config.device)))
-    device = resolve_device(local_device(begun.config.device))
+        loss.to(device)
     if data.fingerprint() != begun.record["data"]["fingerprint"]:
         raise WorkError(
             f"The data is not what the run in {begun.path} was begun with (another fingerprint). Pass the same data, "

@@ -42,8 +42,6 @@ from glassnet.training.stopping import EarlyStopping
 
 __all__ = ["INTERRUPTED", "EpochEnd", "FitPlan", "FitResult", "Observer", "Progress", "SilentObserver", "fit"]
 
-USUAL_BATCH_SIZE = 64
-"""Of `batch_size="auto"`, where the memory takes it."""
 INTERRUPTED = "interrupted"
 """Why a training stopped that was asked to, and can be resumed."""
 MOST_HALVINGS = 10
