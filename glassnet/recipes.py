@@ -33,7 +33,21 @@ class Recipe:
 
 
 NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
-    ("mnist", "fast"): Recipe(model="lenet5", config=RECIPES["mnist", "lenet5"]),
+    ("mnist", "fast"): Recipe(
+        model="speednet",
+        config=TrainConfig(
+            epochs=0.8,
+            batch_size=192,
+            optimizer="muon",
+            learning_rate=0.2,
+            momentum=0.8,
+            other_learning_rate=0.05,
+            weight_decay=0.0,
+            schedule="linear",
+            label_smoothing=0.1,
+            max_shift=1,
+        ),
+    ),
 }
 """Recipes by data set and name, chosen on the validation split."""
 

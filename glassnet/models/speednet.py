@@ -11,19 +11,23 @@ from glassnet._errors import UsageError
 from glassnet._types import Shape
 from glassnet.models.sizes import channels_of, check_width, walk_sizes, windows_of
 
+FIRST_KERNEL = 5
+"""Height and width in pixels of the kernels of stage 1; those of later stages are 3x3."""
+
 
 def speednet(
     *,
     num_classes: int = 10,
     input_shape: Shape = (1, 28, 28),
-    channels: Sequence[int] = (32, 64),
-    padding: int = 0,
+    channels: Sequence[int] = (8, 24, 48),
 ) -> nn.Module:
-    """Two stages of 5x5 convolution, 2x2 max pooling, batch normalisation and ReLU, then one linear layer.
+    """Stages of convolution, 2x2 max pooling, batch normalisation and ReLU, then one linear layer.
 
-    `(1, 28, 28)` -> stage 1 32x12x12 -> stage 2 64x4x4 -> `logits` `(B, num_classes)`; 62,442 parameters.
-    `channels` holds the output channels of the stages, as many as there are numbers; `padding` is in pixels on each
-    side, 2 keeps the size before the pooling.
+    `(1, 28, 28)` -> stage 1 8x12x12 -> stage 2 24x5x5 -> stage 3 48x3x3 -> `logits` `(B, num_classes)`; 16,786
+    parameters, 381,312 multiplications an image in the convolutions. `channels` holds the output channels of the
+    stages, as many as there are numbers. The first convolution is 5x5, the others 3x3, all without padding; the last
+    stage does not pool. Few channels where the maps are large is what makes it fast: 32 and 64 channels with 5x5
+    kernels take ten times the multiplications and were less accurate on MNIST after as many examples.
 
     Pooling comes first because it leaves a quarter of the positions to normalise and rectify. For ReLU the order makes
     no difference: the maximum of the rectified is the rectified maximum. For batch normalisation it does: mean and
@@ -33,16 +37,15 @@ def speednet(
     Raises `UsageError` for channels below 1 and for images that a stage leaves no pixel of.
     """
     if not channels:
-        raise UsageError(f"channels of speednet must be one number a stage, such as (32, 64); got {channels}.")
+        raise UsageError(f"channels of speednet must be one number a stage, such as (8, 24, 48); got {channels}.")
     for width in channels:
         check_width("speednet", channels=width)
-    if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-        raise UsageError(f"padding of speednet must be 0 or more whole pixels; got {padding!r}.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     width = channels_of("speednet", input_shape)
     for number, next_width in enumerate(channels, start=1):
-        layers[f"conv{number}"] = nn.Conv2d(width, next_width, 5, padding=padding, bias=False)
-        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        layers[f"conv{number}"] = nn.Conv2d(width, next_width, FIRST_KERNEL if number == 1 else 3, bias=False)
+        if number < len(channels):
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
         layers[f"bn{number}"] = nn.BatchNorm2d(next_width)
         layers[f"act{number}"] = nn.ReLU()
         width = next_width

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from glassnet._errors import UsageError
+from glassnet.inspection import summary
 from glassnet.models.speednet import speednet
 
 
@@ -15,40 +16,43 @@ def num_parameters(model: nn.Module) -> int:
 
 def count_by_hand(first: int, second: int, side: int, *, in_channels: int = 1, num_classes: int = 10) -> int:
     """Return kernels without biases, a scale and a shift for each channel, and the linear layer over side x side."""
-    kernels = 25 * in_channels * first + 25 * first * second
+    kernels = 25 * in_channels * first + 9 * first * second
     return kernels + 2 * (first + second) + (second * side**2 + 1) * num_classes
 
 
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        ({}, 62_442),
-        ({"channels": (8, 32)}, count_by_hand(8, 32, 4)),
-        ({"channels": (8, 32), "padding": 2}, count_by_hand(8, 32, 7)),
-        ({"channels": (8, 16), "num_classes": 26}, count_by_hand(8, 16, 4, num_classes=26)),
-        ({"channels": (8, 16), "input_shape": (3, 32, 32)}, count_by_hand(8, 16, 5, in_channels=3)),
+        ({}, 25 * 8 + 9 * 8 * 24 + 9 * 24 * 48 + 2 * (8 + 24 + 48) + (48 * 3 * 3 + 1) * 10),
+        ({"channels": (8, 32)}, count_by_hand(8, 32, 10)),
+        ({"channels": (8, 16), "num_classes": 26}, count_by_hand(8, 16, 10, num_classes=26)),
+        ({"channels": (8, 16), "input_shape": (3, 32, 32)}, count_by_hand(8, 16, 12, in_channels=3)),
     ],
 )
 def test_the_parameters_are_as_many_as_the_layers_say(options: dict, count: int) -> None:
     assert num_parameters(speednet(**options)) == count
 
 
-def test_each_stage_convolves_pools_normalises_and_rectifies_in_this_order() -> None:
-    model = speednet(channels=(4, 6))
-    stages = [f"{layer}{number}" for number in (1, 2) for layer in ("conv", "pool", "bn", "act")]
-    assert [name for name, _ in model.named_children()] == [*stages, "flatten", "output"]
-    maps, shapes = torch.zeros(2, 1, 28, 28), []
-    for layer in model:
+def test_the_documented_counts_are_those_of_the_network() -> None:
+    model = speednet()
+    assert num_parameters(model) == 16_786
+    assert "16,786" in (speednet.__doc__ or "")
+    counts = {row.name: row.num_multiplications for row in summary(model, (1, 28, 28)).rows}
+    assert sum(counts[f"conv{number}"] for number in (1, 2, 3)) == 381_312
+
+
+def test_each_stage_convolves_pools_normalises_and_rectifies_and_the_last_one_does_not_pool() -> None:
+    model = speednet(channels=(4, 6, 7))
+    names = ["conv1", "pool1", "bn1", "act1", "conv2", "pool2", "bn2", "act2", "conv3", "bn3", "act3"]
+    assert [name for name, _ in model.named_children()] == [*names, "flatten", "output"]
+    maps, shapes = torch.zeros(2, 1, 28, 28), {}
+    for name, layer in model.named_children():
         maps = layer(maps)
-        shapes.append(tuple(maps.shape[1:]))
-    assert shapes[::4] == [(4, 24, 24), (6, 8, 8), (96,)]
-    assert shapes[3::4] == [(4, 12, 12), (6, 4, 4)]
+        shapes[name] = tuple(maps.shape[1:])
+    assert [shapes[name] for name in ("conv1", "act1", "conv2", "act2", "conv3")] == [
+        (4, 24, 24), (4, 12, 12), (6, 10, 10), (6, 5, 5), (7, 3, 3)
+    ]  # fmt: skip
     assert maps.shape == (2, 10)
-
-
-def test_the_number_of_stages_is_the_number_of_channels() -> None:
-    model = speednet(channels=(4, 6, 8), padding=2)
-    assert model.output.in_features == 8 * 3 * 3
 
 
 def test_pooling_before_relu_gives_the_same_and_before_batch_norm_other_statistics() -> None:
@@ -72,12 +76,10 @@ def test_a_training_step_moves_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": ()}, r"channels of speednet must be one number a stage, such as \(\d+, \d+\); got \(\)"),
+        ({"channels": ()}, r"channels of speednet must be one number a stage, such as \(8, 24, 48\); got \(\)"),
         ({"channels": (8, 0)}, r"channels of speednet must be a whole number of at least 1; got 0"),
-        ({"padding": -1}, r"padding of speednet must be 0 or more whole pixels; got -1"),
-        ({"padding": True}, r"padding of speednet .* got True"),
         ({"input_shape": (28, 28)}, r"speednet takes images.* got \(28, 28\)"),
-        ({"input_shape": (1, 12, 28)}, r"speednet needs images of at least 16x16 pixels; got 12x28: .*conv2"),
+        ({"input_shape": (1, 12, 28)}, r"speednet needs images of at least 20x20 pixels; got 12x28: .*conv3"),
     ],
 )
 def test_a_wrong_option_is_answered_with_what_is_right(options: dict, message: str) -> None:
