@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from glassnet._allocator import memory_kept
 from glassnet._device import autocast
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
@@ -77,7 +78,7 @@ def predict_outputs(
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     batches, forward = [], _ForwardPass(model)
-    with evaluating(model), autocast(device, precision):
+    with memory_kept(), evaluating(model), autocast(device, precision):
         for start, stop in batch_bounds(len(inputs), batch_size):
             batches.append(forward(record.normalise(inputs[start:stop].to(device))).float())
             release_pages(inputs)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from glassnet._allocator import memory_kept
 from glassnet._errors import UsageError
 from glassnet._seed import seeded
 from glassnet.data.loader import DeviceExamples
@@ -143,6 +144,7 @@ def stepping(
     """
     assert isinstance(config.batch_size, int), "the config is resolved"
     with (
+        memory_kept(),
         _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
