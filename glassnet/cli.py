@@ -49,6 +49,16 @@ app.command()(steps)
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+ForwardPrecisionOption = Annotated[
+    str, typer.Option("--precision", help="fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(help="Test-time augmentation: none, mirror, or mirror-shift; 2 or 6 times as long."),
+]
+ForwardCompileFlag = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first; pays for large networks and many inputs.")
+]
 TargetOption = Annotated[
     str | None, typer.Option(help="Column to predict: of a CSV (default: the last) or of an hf: data set.")
 ]
@@ -109,7 +119,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     recipe_name: Annotated[
         str | None,
-        typer.Option("--recipe", help="fast: a network and its training, chosen by measurement; for mnist."),
+        typer.Option(
+            "--recipe",
+            help="fast or accurate: a network and its training, chosen by measurement; for mnist and cifar10.",
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training examples; 0.5 is half of one.")] = None,
     batch_size: Annotated[
@@ -284,7 +297,10 @@ def lr_range(
     high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
     recipe_name: Annotated[
-        str | None, typer.Option("--recipe", help="fast: its network, and its training but for the rate; for mnist.")
+        str | None,
+        typer.Option(
+            "--recipe", help="fast or accurate: its network, and its training but for the rate; for mnist and cifar10."
+        ),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
@@ -453,6 +469,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     root: RootOption = None,
     device: DeviceOption = "auto",
+    precision: ForwardPrecisionOption = "fp32",
+    is_compiled: ForwardCompileFlag = False,
+    tta: TtaOption = "none",
     trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -463,7 +482,7 @@ def evaluate(
 
     if split not in ("train", "validation", "test"):
         raise unknown_name("split", split, ("train", "validation", "test"))
-    opened = open_run(run, device=device, trust=trust)
+    opened = open_run(run, device=device, precision=precision, compile=is_compiled, tta=tta, trust=trust)
     examples = opened.load_data(root) if data is None else opened.load_other(data, root)
     for note in examples.notes if data is not None else ():
         typer.echo(f"Note: {note}", err=True)
@@ -485,6 +504,9 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="How many classes to show for each input.")] = 3,
     device: DeviceOption = "auto",
+    precision: ForwardPrecisionOption = "fp32",
+    is_compiled: ForwardCompileFlag = False,
+    tta: TtaOption = "none",
     trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -494,7 +516,7 @@ def predict(
     from glassnet.runs import open_run
     from glassnet.views.tables import predictions_view
 
-    opened = open_run(run, device=device, trust=trust)
+    opened = open_run(run, device=device, precision=precision, compile=is_compiled, tta=tta, trust=trust)
     predictions = opened.predict(_expand_folders(inputs), top_k=top)
     if as_json:
         rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from glassnet import UsageError
+from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
-from glassnet.recipes import RECIPES, recipe, with_usual_augmentation
+from glassnet.models import build_model
+from glassnet.recipes import NAMED_RECIPES, RECIPES, named_recipe, recipe, with_usual_augmentation
 from glassnet.training.config import TrainConfig
 
 
@@ -33,3 +36,19 @@ def test_other_data_trains_as_its_recipe_says(name: str, small_data: Dataset) ->
     config = recipe(name, "lenet5")
     assert config == RECIPES.get((name, "lenet5"), TrainConfig())
     assert with_usual_augmentation(config, replace(small_data, name=name)) == config
+
+
+@pytest.mark.parametrize(("data_name", "name"), NAMED_RECIPES)
+def test_a_named_recipe_builds_its_network_and_names_transforms_that_fit_its_images(data_name: str, name: str) -> None:
+    found, shape = named_recipe(data_name, name), {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[data_name]
+    model = build_model(found.model, num_classes=10, input_shape=shape, **found.options)
+    assert model(torch.zeros(2, *shape)).shape == (2, 10)
+    parse_augmentation(found.config.augment).check(shape)
+    assert found.config.resolved().optimizer == "muon"
+
+
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are() -> None:
+    with pytest.raises(UsageError, match=r"no recipe 'fast' for 'digits'.*fast for mnist.*accurate for cifar10"):
+        named_recipe("digits", "fast")
+    with pytest.raises(UsageError, match=r"recipe 'quick'.*accurate, fast"):
+        named_recipe("mnist", "quick")

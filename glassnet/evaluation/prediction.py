@@ -170,13 +170,14 @@ def predict_classes(
     device: torch.device,
     top_k: int = 5,
     to_logits: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+    precision: str = "fp32",
 ) -> Predictions:
     """Classify the gathered inputs; arguments as `predict_images`. Raises `UsageError` for `top_k` below 1."""
     if not isinstance(top_k, int) or top_k < 1:
         raise UsageError(f"top_k must be a whole number of at least 1; got {top_k!r}.")
     if not gathered.sources:
         return Predictions((), gathered.set_aside, gathered.notes)
-    logits = to_logits(predict_outputs(model, gathered.inputs.to(device), record))
+    logits = to_logits(predict_outputs(model, gathered.inputs.to(device), record, precision=precision))
     rows = describe_logits(logits, gathered.sources, record.class_names, top_k)
     return Predictions(rows, gathered.set_aside, gathered.notes)
 
