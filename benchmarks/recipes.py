@@ -24,14 +24,14 @@ import torch
 import glassnet as gn
 from glassnet._device import describe_device, resolve_device
 from glassnet.models import ARCHITECTURES
-from glassnet.recipes import NAMED_RECIPES, RECIPE_NAMES, RECIPES, Recipe, named_recipe
+from glassnet.recipes import NAMED_RECIPES, RECIPE_NAMES, RECIPES, Recipe
 
 
 def recipe_of(name: str) -> tuple[str, Recipe]:
     """Return the data set's name and the recipe of `data/recipe` or `data/model`."""
     data_name, part = name.split("/")
     if part in RECIPE_NAMES:
-        return data_name, named_recipe(data_name, part)
+        return data_name, NAMED_RECIPES[data_name, part]
     return data_name, Recipe(model=part, config=RECIPES[data_name, part])
 
 

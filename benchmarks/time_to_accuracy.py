@@ -26,7 +26,7 @@ from training import PillowImages
 
 import glassnet as gn
 from glassnet._device import describe_device, resolve_device, resolve_precision
-from glassnet.recipes import named_recipe
+from glassnet.recipes import NAMED_RECIPES
 
 SHAPE = (1, 28, 28)
 
@@ -76,7 +76,7 @@ def examples_seconds(data, accuracy: float, most_epochs: int) -> tuple[float, fl
 
 def recipe_seconds(seed: int) -> tuple[float, float, float]:
     """Return seconds of the epochs and of all of `gn.train`, and the test accuracy."""
-    recipe, data = named_recipe("mnist", "fast"), gn.load_data("mnist", seed=seed)
+    recipe, data = NAMED_RECIPES["mnist", "fast"], gn.load_data("mnist", seed=seed)
     model = gn.build_model(recipe.model, seed=seed, **recipe.options)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

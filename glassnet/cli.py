@@ -121,7 +121,7 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="fast or accurate: a network and its training, chosen by measurement; for mnist and cifar10.",
+            help="fast or accurate: a network and its training, chosen by measurement on MNIST and CIFAR-10.",
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training examples; 0.5 is half of one.")] = None,
@@ -298,9 +298,7 @@ def lr_range(
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
     recipe_name: Annotated[
         str | None,
-        typer.Option(
-            "--recipe", help="fast or accurate: its network, and its training but for the rate; for mnist and cifar10."
-        ),
+        typer.Option("--recipe", help="fast or accurate: its network, and its training but for the rate."),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
@@ -844,18 +842,21 @@ def _prepare(
     from glassnet._user_code import is_address, parse_address
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.recipes import check_recipe_name, recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.own_loss import load_loss
 
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", flags["loss"])
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = _chosen_recipe(data, model, recipe_name)
+    if recipe_name is not None:
+        check_recipe_name(recipe_name)
+    words = _configured(recipe(data, model or "lenet5"), flags, fields)
+    resolve_device(words.device)  # before a download, not after it
+    examples = load_data(data, seed=words.seed, **source, **data_options)
+    chosen = _chosen_recipe(data, model, recipe_name, examples)
     if chosen is not None:
         model, options = chosen.model, {**chosen.options, **options}
-    config = _configured(chosen.config if chosen else recipe(data, model or "lenet5"), flags, fields)
-    resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, seed=config.seed, **source, **data_options)
+    config = _configured(chosen.config, flags, fields) if chosen else words
     if flags["batch_size"] is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
     if chosen is None and flags["augment"] is None and "augment" not in fields:
@@ -876,11 +877,11 @@ def _prepare(
     )
 
 
-def _chosen_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
+def _chosen_recipe(data: str, model: str | None, name: str | None, examples: Dataset) -> Recipe | None:
     """Return the recipe that is named, or the usual one of the data where no network is named; None without any."""
     from glassnet.recipes import default_recipe, named_recipe
 
-    chosen = named_recipe(data, name) if name else None if model else default_recipe(data)
+    chosen = named_recipe(name, examples) if name else None if model else default_recipe(data)
     if chosen is not None and model not in (None, chosen.model):
         raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
     return chosen
