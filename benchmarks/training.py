@@ -46,7 +46,8 @@ CONFIG = gn.TrainConfig(epochs=1, optimizer="sgd", learning_rate=0.01, momentum=
 
 def network(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Build the network anew, so that each side trains from the same weights."""
-    return gn.build_model(name, num_classes=classes, input_shape=shape)
+    stem = {"stem": "cifar"} if name in ("resnet18", "resnet34", "resnet50") and max(shape[1:]) <= 64 else {}
+    return gn.build_model(name, num_classes=classes, input_shape=shape, **stem)
 
 
 def glassnet_epoch(data, name: str, shape: tuple[int, ...], batch_size: int) -> float:
