@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib
 import inspect
 import itertools
 import math
 import os
 import shutil
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -70,6 +72,10 @@ from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import LossFunction
 from glassnet.training.processes import launch_name
 from glassnet.training.state import TrainingState
+
+fcntl: ModuleType | None = None
+with contextlib.suppress(ImportError):  # on Windows
+    fcntl = importlib.import_module("fcntl")
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -293,6 +299,31 @@ class RunWriter:
     def has_weights(self) -> bool:
         """True as soon as an epoch is saved."""
         return (self.path / WEIGHTS).exists()
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from training in the folder during the block.
+
+        The claim is the system's lock on the folder, so that it ends with the process, however that ends. Where there
+        is no such lock (Windows, some network drives) nothing is claimed. Raises `WorkError` where another process
+        holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkError(
+                    f"Another process is training in {self.path}. Wait for it, or stop it, which saves what it has."
+                ) from None
+            except OSError:  # a drive without locks
+                pass
+            yield
+        finally:
+            os.close(folder)
 
     def save_start(
         self, record: Mapping[str, object], preprocessing: InputRecord, sources: Mapping[str, bytes]
