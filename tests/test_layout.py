@@ -44,6 +44,7 @@ RANKS = {
     "explain_commands": 8,
     "explain_gradients": 8,
     "inspect_commands": 8,
+    "inspect_options": 8,
     "verify_command": 8,
     "lens_commands": 8,
     "__main__": 9,
