@@ -20,6 +20,7 @@ from glassnet._errors import GlassnetError, UsageError
 from glassnet.explain_commands import explain, steps
 from glassnet.inspect_commands import app as network_verbs
 from glassnet.lens_commands import app as lens_verbs
+from glassnet.object_commands import app as object_verbs
 from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ app = typer.Typer(
 inspect_app = typer.Typer(
     help="Look into a network: feature maps, filters, attribution, similarity and more.", no_args_is_help=True
 )
-for verbs in (network_verbs, lens_verbs):
+for verbs in (network_verbs, lens_verbs, object_verbs):
     inspect_app.add_typer(verbs)
 app.add_typer(inspect_app, name="inspect")
 app.command()(verify_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from glassnet.inspection.units import LayerError, check_layer
 class Captured:
     """The output of one layer in the pass that has just run."""
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: str, *, copies: bool = False) -> None:
         self.layer = layer
+        self.copies = copies
+        """Whether the output is copied as it is taken: what runs behind the layer may write to it."""
         self.num_taken = 0
         """How often the layer has given a tensor."""
         self._output: Tensor | None = None
@@ -35,7 +37,7 @@ class Captured:
         tensors = tensors_in(value)
         if tensors:
             self.num_taken += 1
-            self._output = tensors[0]
+            self._output = tensors[0].clone() if self.copies else tensors[0]
 
     def clear(self) -> None:
         """Let go of the output."""
@@ -54,9 +56,12 @@ def layer_of(model: nn.Module, layer: str) -> nn.Module:
 
 
 @contextmanager
-def capture_output(model: nn.Module, layer: str) -> Iterator[Captured]:
-    """Catch the output of a module, or of a function by its name in `gn.summary`, in passes during the block."""
-    captured = Captured(layer)
+def capture_output(model: nn.Module, layer: str, *, copies: bool = False) -> Iterator[Captured]:
+    """Catch the output of a module, or of a function by its name in `gn.summary`, in passes during the block.
+
+    With `copies` it stays what the layer gave, also where work in place, such as a ReLU's, goes over it afterwards.
+    """
+    captured = Captured(layer, copies=copies)
     modules = module_paths(model)
     with ExitStack() as stack:
         if layer in modules:
@@ -107,6 +112,32 @@ class OutputReader:
         self._call += bool(tensors)
         if tensors and self._call == self._calls_per_pass:
             self.read(tensors[0])
+
+
+@contextmanager
+def reading_outputs(
+    model: nn.Module, layers: Sequence[str] | None, read: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Have `read` look at the first tensor of each call of the layers, as it comes out, in passes during the block.
+
+    By default of every module without children. Raises `UsageError` for an unknown layer.
+    """
+    modules = module_paths(model)
+    if layers is None:
+        chosen = {name: module for name, module in modules.items() if not any(module.children())}
+    else:
+        chosen = {plain_path(name): layer_of(model, name) for name in layers}
+
+    def look(name: str, output: object) -> None:
+        tensors = tensors_in(output)
+        if tensors:
+            read(name, tensors[0])
+
+    with ExitStack() as stack:
+        for name, module in chosen.items():
+            hook = module.register_forward_hook(lambda module, args, output, name=name: look(name, output))
+            stack.callback(hook.remove)
+        yield
 
 
 class _Catcher(Watcher):

@@ -21,7 +21,7 @@ from glassnet._types import by
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.batches import Images, Subject, explaining, gather, opened, stream
-from glassnet.inspection.capture import Captured, capture_output, layer_of, module_paths
+from glassnet.inspection.capture import capture_output, layer_of, module_paths
 from glassnet.inspection.grids import Grid, image_grid, moved, moved_to, unit_grid, whole_boxes
 from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_fields
 from glassnet.inspection.tracing.inputs import picked_output
@@ -299,19 +299,6 @@ def _add(sums: list[float], place: int, difference: Tensor, size: Tensor) -> Non
 def _pass(model: nn.Module, images: Tensor, layers: dict[str, LayerReceptiveField]) -> tuple[dict[str, Tensor], Tensor]:
     """Return the maps of the layers, and the output."""
     with ExitStack() as stack:
-        caught: dict[str, Captured] = {name: stack.enter_context(capture_output(model, name)) for name in layers}
-        copies = {name: _copying(found) for name, found in caught.items()}
+        caught = {name: stack.enter_context(capture_output(model, name, copies=True)) for name in layers}
         output = picked_output(model(images))
-        return {name: copy() for name, copy in copies.items()}, output
-
-
-def _copying(found: Captured):  # type: ignore[no-untyped-def]
-    """Have a catcher copy what it takes: an in-place ReLU behind the layer would write to it."""
-    take = found.take
-
-    def taking(value: object) -> None:
-        take(value)
-        found._output = None if found._output is None else found._output.clone()
-
-    found.take = taking  # type: ignore[method-assign]
-    return lambda: found.output
+        return {name: found.output for name, found in caught.items()}, output
