@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from glassnet.inspection.equivariance import equivariance as equivariance
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.neighbours import nearest as nearest
     from glassnet.inspection.projection import project as project
     from glassnet.inspection.receptive_field import receptive_field as receptive_field
     from glassnet.inspection.separation import separation as separation
-    from glassnet.inspection.similarity import nearest as nearest
     from glassnet.inspection.similarity import similarity as similarity
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
@@ -99,7 +99,7 @@ _EXPORTS = {
     "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",
     "receptive_field": "glassnet.inspection.receptive_field",
-    "nearest": "glassnet.inspection.similarity",
+    "nearest": "glassnet.inspection.neighbours",
     "project": "glassnet.inspection.projection",
     "separation": "glassnet.inspection.separation",
     "similarity": "glassnet.inspection.similarity",

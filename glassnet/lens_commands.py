@@ -155,7 +155,7 @@ def nearest(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the examples of a data set that a layer finds most like an image."""
-    from glassnet.inspection.similarity import nearest as nearest_of
+    from glassnet.inspection.neighbours import nearest as nearest_of
     from glassnet.views.lenses import picture
 
     opened = open_subject(subject, input_size, classes, weights, device, trust)

@@ -7,10 +7,11 @@ from glassnet.inspection.connectivity import Connectivity, connectivity
 from glassnet.inspection.equivariance import Equivariance, equivariance
 from glassnet.inspection.feature_maps import FeatureMaps, feature_maps
 from glassnet.inspection.filters import Filters, filters
+from glassnet.inspection.neighbours import Nearest, nearest
 from glassnet.inspection.projection import Projection, project
 from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_field
 from glassnet.inspection.separation import Separation, separation
-from glassnet.inspection.similarity import Nearest, Similarity, nearest, similarity
+from glassnet.inspection.similarity import Similarity, similarity
 from glassnet.inspection.summary import LayerRow, Summary, summary
 from glassnet.inspection.top_images import TopImages, top_images
 from glassnet.inspection.tracing import Step, Trace, Value, trace

@@ -90,7 +90,7 @@ class OutputReader:
     def run(self, inputs: Tensor) -> None:
         """Run the model on a batch and read the layer's output. Raises `UsageError` where the layer gave no tensor."""
         if not self._calls_per_pass:
-            with capture_output(self.model, self.layer) as found:
+            with capture_output(self.model, self.layer, copies=True) as found:
                 self.model(inputs)
             self.read(found.output)
             self._calls_per_pass = found.num_taken

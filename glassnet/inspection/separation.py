@@ -21,13 +21,12 @@ from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.batches import Fitted, Images, Subject, gather, opened, stream
 from glassnet.inspection.layer_features import LayerFeatures, layer_features
+from glassnet.inspection.likeness import compared_among
 from glassnet.inspection.similarity import MOST_IMAGES
 from glassnet.inspection.units import LayerError
 
 SEPARATION_MEASURES = ("cosine", "euclidean")
 """CKA compares what varies over positions, and a pose moves just that."""
-COLUMNS_AT_ONCE = 2**14
-"""Numbers of each image that are multiplied in float64 at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,13 +218,13 @@ def _row(features: LayerFeatures, pairs: _Pairs, measure: str) -> LayerSeparatio
         )
     return LayerSeparation(
         layer=features.layer,
-        whole=_contrast(features.whole, pairs, measure),
-        pooled=None if features.pooled is None else _contrast(features.pooled, pairs, measure),
+        whole=_contrast(features.whole, pairs, measure, features.layer),
+        pooled=None if features.pooled is None else _contrast(features.pooled, pairs, measure, features.layer),
     )
 
 
-def _contrast(rows: Tensor, pairs: _Pairs, measure: str) -> Contrast:
-    values = _compared(rows, measure)[pairs.first, pairs.second]
+def _contrast(rows: Tensor, pairs: _Pairs, measure: str, layer: str) -> Contrast:
+    values = compared_among(rows, measure, layer)[pairs.first, pairs.second]
     same, different = values[pairs.is_same], values[~pairs.is_same]
     is_distance = measure == "euclidean"
     furthest = same.argmax() if is_distance else same.argmin()
@@ -250,18 +249,3 @@ def area_under_curve(positives: Tensor, negatives: Tensor) -> float:
     smaller = torch.searchsorted(ordered, positives.float())
     not_larger = torch.searchsorted(ordered, positives.float(), right=True)
     return float((smaller + not_larger).double().mean() / (2 * len(negatives)))
-
-
-def _compared(rows: Tensor, measure: str) -> Tensor:
-    """Return the measure between every two rows `(N, F)` in float64 `(N, N)`."""
-    if measure == "euclidean":  # distances stay, and large means do not blur them
-        rows = rows - rows.mean(0)
-    products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for start in range(0, rows.shape[1], COLUMNS_AT_ONCE):
-        part = rows[:, start : start + COLUMNS_AT_ONCE].double()
-        products.addmm_(part, part.T)
-    squares = products.diagonal().clone()
-    if measure == "euclidean":
-        return (squares[:, None] + squares[None] - 2 * products).clamp(min=0).sqrt()
-    sizes = (squares[:, None] * squares[None]).sqrt()
-    return torch.where(sizes > 0, products / sizes, 0.0)

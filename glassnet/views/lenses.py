@@ -14,10 +14,11 @@ from glassnet.inspection.composition import Composition
 from glassnet.inspection.equivariance import Equivariance
 from glassnet.inspection.feature_maps import FeatureMaps
 from glassnet.inspection.filters import Filters
+from glassnet.inspection.neighbours import Nearest
 from glassnet.inspection.projection import Projection
 from glassnet.inspection.receptive_field import LayerReceptiveField
 from glassnet.inspection.separation import Separation
-from glassnet.inspection.similarity import Nearest, Similarity
+from glassnet.inspection.similarity import Similarity
 from glassnet.inspection.top_images import TopImages
 from glassnet.inspection.visualisation import Visualisation
 from glassnet.views.attribution_sheets import attribution_sheet, visualisation_sheet

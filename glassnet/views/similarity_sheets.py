@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from glassnet.inspection.equivariance import Equivariance, said_amount
+from glassnet.inspection.neighbours import Nearest
 from glassnet.inspection.projection import Projection
-from glassnet.inspection.similarity import Nearest, Similarity
+from glassnet.inspection.similarity import Similarity
 from glassnet.views.attribution_sheets import line_chart
 from glassnet.views.charts import number, percent
 from glassnet.views.paper import (

@@ -52,7 +52,9 @@ def test_dead_channels_are_those_with_one_value_everywhere() -> None:
 
 
 def test_a_feature_of_one_image_is_dead_only_where_it_is_zero() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.ReLU())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.ReLU())
     found = gn.feature_maps(model, images(1), "2")
     assert found.dead == tuple(int(i) for i in (found.maps[0] == 0).nonzero().flatten())
     assert 0 < len(found.dead) < 4
@@ -182,3 +184,9 @@ def test_a_record_serves_a_plain_module(small_data: Dataset) -> None:
     record = make_preprocessing(small_data.train, (6, 5))
     found = gn.feature_maps(half_dead(), small_data.test, "conv", preprocessing=record)
     assert (found.num_images, tuple(found.images.shape[1:])) == (15, (1, 6, 5))
+
+
+def test_a_layer_is_read_before_work_in_place_goes_over_it_in_every_batch() -> None:
+    model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    found = gn.feature_maps(model, -torch.ones(4, 2, 3, 3), "0", batch_size=2)
+    assert [channel.maximum for channel in found.channels] == [-1.0, -1.0]
