@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from glassnet.inspection.calls import Call, Watcher, plain_path, tensors_in, watching
@@ -77,7 +78,9 @@ class OutputReader:
     """Reads a layer's output in each of many passes, while the processor still has it at hand.
 
     To keep an output until the pass is over costs a small network a third of its speed: memory is touched anew. Of a
-    layer that runs several times in a pass the last output counts; which one that is shows in the first pass.
+    layer that runs several times in a pass the last output counts; which one that is shows in the first pass. Images
+    are laid out with their channels innermost, as for plain inference, where the model's code takes that: so may be
+    the outputs that are read.
     """
 
     def __init__(self, model: nn.Module, layer: str, read: Callable[[Tensor], None]) -> None:
@@ -86,9 +89,11 @@ class OutputReader:
         self.read = read
         self._calls_per_pass = 0
         self._call = 0
+        self._layout: torch.memory_format | None = None
 
     def run(self, inputs: Tensor) -> None:
         """Run the model on a batch and read the layer's output. Raises `UsageError` where the layer gave no tensor."""
+        inputs = self._laid_out(inputs)
         if not self._calls_per_pass:
             with capture_output(self.model, self.layer, copies=True) as found:
                 self.model(inputs)
@@ -106,6 +111,17 @@ class OutputReader:
                 f"Layer '{self.layer}' ran {self._calls_per_pass} times on the first batch and {self._call} times on "
                 "another: which of its outputs to look at is not clear. Choose a layer that always runs as often."
             )
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        if inputs.ndim != 4:
+            return inputs
+        if self._layout is None:
+            self._layout = torch.channels_last
+            try:
+                self.model(inputs[:1].to(memory_format=self._layout))
+            except Exception:  # such as `x.view(len(x), -1)`; an error with another reason comes again
+                self._layout = torch.contiguous_format
+        return inputs.to(memory_format=self._layout)
 
     def _take(self, module: nn.Module, args: object, output: object) -> None:
         tensors = tensors_in(output)

@@ -45,8 +45,7 @@ def compared_among(outputs: Tensor, measure: str, layer: str) -> Tensor:
     if measure == "cka":
         matrix = _cka(outputs.double(), outputs.double(), layer)
         return (matrix + matrix.T) / 2
-    rows = outputs.flatten(1)
-    products = _products(rows, is_centred=measure == "euclidean")
+    products = _products(flattened(outputs, outputs), is_centred=measure == "euclidean")
     squares = products.diagonal().clone()
     if measure == "euclidean":
         total = squares[:, None] + squares[None]
@@ -64,7 +63,9 @@ def bounds(one: Tensor, others: Tensor, measure: str) -> tuple[Tensor, Tensor]:
     stability of numerical algorithms" (2002), section 3.1, gives D as the worst case and its root as what is met.
     """
     dtype = torch.promote_types(others.dtype, torch.float32)
-    rows, wanted = others.to(dtype).flatten(1), one.to(device=others.device, dtype=dtype).flatten()
+    others, one = others.to(dtype), one.to(device=others.device, dtype=dtype)
+    rows = flattened(others, others)
+    wanted = flattened(one, others)[0]
     slack = max(1e-5, 16 * torch.finfo(torch.float32).eps * math.sqrt(len(wanted)))
     products, lengths = rows @ wanted, torch.linalg.vector_norm(rows, dim=1)
     own = torch.linalg.vector_norm(wanted)
@@ -75,6 +76,16 @@ def bounds(one: Tensor, others: Tensor, measure: str) -> tuple[Tensor, Tensor]:
         middle = products / (lengths * own).clamp(min=torch.finfo(dtype).tiny)
         slacks = torch.full_like(middle, slack)
     return middle - slacks, middle + slacks
+
+
+def flattened(outputs: Tensor, like: Tensor) -> Tensor:
+    """Return outputs `(N, C, ...)` as rows `(N, F)`, in the order in which `like` lies in memory, so that it is a view.
+
+    A measure does not depend on the order, as long as both sides have the same one.
+    """
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        return outputs.permute(0, 2, 3, 1).flatten(1)
+    return outputs.flatten(1)
 
 
 def _products(rows: Tensor, *, is_centred: bool) -> Tensor:

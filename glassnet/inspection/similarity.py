@@ -121,7 +121,7 @@ def collected(
     features, kept, count = list[Tensor](), list[Batch](), 0
 
     def keep(output: Tensor) -> None:
-        features.append(torch.empty(output.shape, dtype=torch.float32).copy_(output))
+        features.append(torch.empty_like(output, dtype=torch.float32, device="cpu").copy_(output))
 
     for batch in read_layer(model, record, batches, layer, keep):
         kept.append(replace(batch, inputs=batch.inputs[:0]))
