@@ -1,9 +1,9 @@
 """Inspection against plain inference: `python benchmarks/inspection.py [--repeats 7] [lenet5/c1 ...]`.
 
 Each is a network and a layer. The same images pass through the same batches: plain (`predict_outputs`), with feature
-maps of the layer, in search of a unit's top images, and of the images nearest to one. A ratio of 1 means as fast as plain inference; the design asks
-for 0.8. Repeats of them alternate, so that a slow moment of the machine meets all of them; on a CPU the time is
-that of the process, which other programs do not lengthen.
+maps of the layer, in search of a unit's top images, and of the images nearest to one. A ratio of 1 means as fast as
+plain inference; the design asks for 0.8. Repeats of them alternate, so that a slow moment of the machine meets all of
+them; on a CPU the time is that of the process, which other programs do not lengthen.
 """
 
 from __future__ import annotations

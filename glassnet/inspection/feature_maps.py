@@ -243,7 +243,8 @@ class _Planes:
 
     def _folded(self, rows: Tensor) -> Tensor:
         """Return `(B, k * C)` as `(B, k, C)`."""
-        return rows.unflatten(1, (-1, self.num_channels))
+        folded: Tensor = rows.unflatten(1, (-1, self.num_channels))
+        return folded
 
 
 class _Totals:
