@@ -86,6 +86,11 @@ def visualize(
     size: Annotated[int | None, typer.Option(help="Side of the image in pixels. Default: the network's input.")] = None,
     number: Annotated[int, typer.Option("-n", "--number", help="How many different images.")] = 1,
     seed: SeedOption = 0,
+    colours: Annotated[
+        str, typer.Option(help="auto: vary as the training images' do, where they are here; or imagenet.")
+    ] = "auto",
+    data: Annotated[str | None, typer.Option(help="Other data to take the colours of.")] = None,
+    root: RootOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
     weights: WeightsOption = None,
@@ -99,7 +104,18 @@ def visualize(
     from glassnet.views.lenses import picture
 
     opened = open_subject(subject, input_size, classes, weights, device, trust)
-    found = visualised(opened.model, unit, steps=steps, size=size, n=number, seed=seed, preprocessing=opened.record)
+    images = None if data is None and root is None else opened.examples(data, "train", None, root)
+    found = visualised(
+        opened.model if opened.run is None else opened.run,
+        unit,
+        steps=steps,
+        size=size,
+        n=number,
+        seed=seed,
+        colours=colours,
+        images=images,
+        preprocessing=opened.record if images is None else with_classes(opened, images),
+    )
     name = f"visualization-{found.subject}"
     finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
 
@@ -206,7 +222,9 @@ def project(
 def equivariance(
     subject: SubjectArg,
     images: ImagesArg = None,
-    transform: Annotated[str, typer.Option(help="translate, rotate, scale or flip.")] = "translate",
+    transform: Annotated[
+        str, typer.Option(help="translate (right), translate-down, rotate, scale or flip.")
+    ] = "translate",
     layer: LayerOption = None,
     amounts: Annotated[str | None, typer.Option(help="Pixels, degrees or factors, such as 1,2,4.")] = None,
     data: DataOption = None,

@@ -16,7 +16,7 @@ from torch import nn
 import glassnet as gn
 from glassnet import UsageError, WorkError
 from glassnet.data.examples import Dataset
-from glassnet.runs import Run, create_run, open_run
+from glassnet.runs import Run, create_run, load_stored, open_run
 from glassnet.training.checkpoint import save_weights
 
 
@@ -235,3 +235,10 @@ def test_what_the_network_is_given_is_prepared_as_for_prediction(digits_run: Run
     Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "whole.png")
     with pytest.raises(WorkError, match=r"1 cannot, such as .*broken\.png.*Leave them out"):
         digits_run.prepare([tmp_path / "whole.png", tmp_path / "broken.png"])
+
+
+def test_data_that_lie_elsewhere_are_not_fetched_where_that_is_not_wanted(digits_run: Run) -> None:
+    record = {**digits_run.record, "data": {**digits_run.record["data"], "source": "hf:owner/name"}}
+    with pytest.raises(WorkError, match="'hf:owner/name' lies on another machine"):
+        load_stored(record, download=False)
+    assert len(digits_run.load_data(download=False).test) == len(digits_run.load_data().test)

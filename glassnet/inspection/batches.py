@@ -268,6 +268,15 @@ def _unprepared(what: str) -> UsageError:
     )
 
 
+def said_commonest(class_names: Sequence[str], whole: str) -> str:
+    """Return how many of some examples have the commonest class: "; 4 of them are 'cat'"; nothing without classes."""
+    known = [name for name in class_names if name]
+    if not known:
+        return ""
+    most = max(dict.fromkeys(known), key=known.count)
+    return f"; {known.count(most)} of {whole} are '{most}'"
+
+
 @contextmanager
 def explaining(shape: Shape, record: InputRecord | None, model: nn.Module) -> Iterator[None]:
     """Run the model in evaluation mode without gradients; an error it raises says what input of `shape` lacked."""

@@ -17,7 +17,7 @@ from glassnet._errors import UsageError
 from glassnet._types import by
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
-from glassnet.inspection.batches import Batch, Examples, Images, Subject, gather, opened, stream
+from glassnet.inspection.batches import Batch, Examples, Images, Subject, gather, opened, said_commonest, stream
 from glassnet.inspection.capture import layer_of
 from glassnet.inspection.likeness import bounds, check_measure, compared
 from glassnet.inspection.similarity import collected, read_layer
@@ -71,11 +71,7 @@ class Nearest(Sequence[Neighbour]):
     def __str__(self) -> str:
         text = f"To {self.layer}, example {self.rows[0].position} of {self.num_examples:,} is most like the image "
         text += f"({self.measure} {self.rows[0].value:.3g})"
-        classes = [row.class_name for row in self.rows if row.class_name]
-        if classes:
-            most = max(dict.fromkeys(classes), key=classes.count)
-            text += f"; {classes.count(most)} of the {len(self.rows)} nearest are '{most}'"
-        return text + "."
+        return text + said_commonest([row.class_name for row in self.rows], f"the {len(self.rows)} nearest") + "."
 
     def __repr__(self) -> str:
         return f"Nearest('{self.layer}', {len(self.rows)} of {self.num_examples} examples)"

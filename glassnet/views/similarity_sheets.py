@@ -135,7 +135,13 @@ def equivariance_sheet(found: Equivariance) -> Image.Image:
     ]
     if len(found.layers) > 12:
         parts.append(text(f"{len(found.layers) - 12} more layers are in the numbers.", SMALL, MUTED))
-    title = {"translate": "a shift", "rotate": "a turn", "scale": "scaling", "flip": "a flip"}[found.transform]
+    title = {
+        "translate": "a shift",
+        "translate-down": "a shift down",
+        "rotate": "a turn",
+        "scale": "scaling",
+        "flip": "a flip",
+    }[found.transform]
     return sheet(f"How the layers bear {title} ({found.num_images:,} images)", str(found), parts)
 
 
