@@ -1,9 +1,9 @@
 """Inspection against plain inference: `python benchmarks/inspection.py [--repeats 7] [lenet5/c1 ...]`.
 
 Each is a network and a layer. The same images pass through the same batches: plain (`predict_outputs`), with feature
-maps of the layer, and in search of a unit's top images. A ratio of 1 means as fast as plain inference; the design asks
-for 0.8. Repeats of the three alternate, so that a slow moment of the machine meets all of them; on a CPU the time is
-that of the process, which other programs do not lengthen.
+maps of the layer, in search of a unit's top images, and of the images nearest to one. A ratio of 1 means as fast as
+plain inference; the design asks for 0.8. Repeats of them alternate, so that a slow moment of the machine meets all of
+them; on a CPU the time is that of the process, which other programs do not lengthen.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(case: str, repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of each repeat: plain, feature maps, top images."""
+    """Return the seconds of each repeat: plain, feature maps, top images, nearest."""
     name, shape, count = CASES[case]
     layer = case.partition("/")[2]
     model = gn.build_model(name, num_classes=10, input_shape=shape).to(device)
@@ -62,6 +62,7 @@ def measure(case: str, repeats: int, device: torch.device) -> dict[str, list[flo
         "plain": plain,
         "feature maps": lambda: gn.feature_maps(model, examples, layer, preprocessing=record),
         "top images": lambda: gn.top_images(model, examples, f"{layer}:0", preprocessing=record),
+        "nearest": lambda: gn.nearest(model, pixels[:1], examples, layer, preprocessing=record),
     }
     for run in runs.values():
         run()
@@ -84,7 +85,7 @@ def main() -> None:
         found = measure(case, arguments.repeats, device)
         plain = statistics.median(found["plain"])
         figures = [f"plain {CASES[case][2] / plain:,.0f} img/s"]
-        for what in ("feature maps", "top images"):
+        for what in ("feature maps", "top images", "nearest"):
             ratios = [a / b for a, b in zip(found["plain"], found[what], strict=True)]
             figures.append(f"{what} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
         print(f"{case:26} " + "   ".join(figures), flush=True)

@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     from glassnet.inspection.activation_statistics import activation_statistics as activation_statistics
     from glassnet.inspection.attribution import attribute as attribute
     from glassnet.inspection.attribution import map_to_photo as map_to_photo
+    from glassnet.inspection.composition import composition as composition
     from glassnet.inspection.connectivity import connectivity as connectivity
     from glassnet.inspection.equivariance import equivariance as equivariance
     from glassnet.inspection.feature_maps import feature_maps as feature_maps
     from glassnet.inspection.filters import filters as filters
+    from glassnet.inspection.neighbours import nearest as nearest
     from glassnet.inspection.projection import project as project
     from glassnet.inspection.receptive_field import receptive_field as receptive_field
-    from glassnet.inspection.similarity import nearest as nearest
+    from glassnet.inspection.separation import separation as separation
     from glassnet.inspection.similarity import similarity as similarity
     from glassnet.inspection.summary import Summary as Summary
     from glassnet.inspection.summary import summary as summary
@@ -92,12 +94,14 @@ _EXPORTS = {
     "feature_maps": "glassnet.inspection.feature_maps",
     "attribute": "glassnet.inspection.attribution",
     "map_to_photo": "glassnet.inspection.attribution",
+    "composition": "glassnet.inspection.composition",
     "connectivity": "glassnet.inspection.connectivity",
     "ablate": "glassnet.inspection.ablation",
     "filters": "glassnet.inspection.filters",
     "receptive_field": "glassnet.inspection.receptive_field",
-    "nearest": "glassnet.inspection.similarity",
+    "nearest": "glassnet.inspection.neighbours",
     "project": "glassnet.inspection.projection",
+    "separation": "glassnet.inspection.separation",
     "similarity": "glassnet.inspection.similarity",
     "Summary": "glassnet.inspection.summary",
     "summary": "glassnet.inspection.summary",

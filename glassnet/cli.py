@@ -18,7 +18,9 @@ import typer
 
 from glassnet._errors import GlassnetError, UsageError
 from glassnet.explain_commands import explain, steps
-from glassnet.lens_commands import inspect_app
+from glassnet.inspect_commands import app as network_verbs
+from glassnet.lens_commands import app as lens_verbs
+from glassnet.object_commands import app as object_verbs
 from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+inspect_app = typer.Typer(
+    help="Look into a network: feature maps, filters, attribution, similarity and more.", no_args_is_help=True
+)
+for verbs in (network_verbs, lens_verbs, object_verbs):
+    inspect_app.add_typer(verbs)
 app.add_typer(inspect_app, name="inspect")
 app.command()(verify_command)
 app.command()(explain)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import UsageError
-from glassnet.inspect_commands import (
+from glassnet.inspect_options import (
     ClassesOption,
     InputOption,
     JsonFlag,
     SubjectArg,
     TrustFlag,
     WeightsOption,
+    open_subject,
 )
 
 if TYPE_CHECKING:
@@ -171,9 +172,7 @@ def _prepared(
     subject: str, image: Path | None, input_size: str | None, classes: int | None, weights: Path | None, trust: bool
 ) -> _Prepared:
     """Open a network, and prepare one input as its run prepares it."""
-    from glassnet.inspect_commands import _opened
-
-    opened = _opened(subject, input_size, classes, weights, "cpu", trust, needs_weights=image is not None)
+    opened = open_subject(subject, input_size, classes, weights, "cpu", trust, needs_weights=image is not None)
     if image is None:
         import torch
 

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from glassnet._errors import UsageError
-from glassnet.inspect_commands import (
+from glassnet.inspect_options import (
     ClassesOption,
     CountOption,
     DataOption,
     DeviceOption,
+    ImageArg,
     ImagesArg,
     InputOption,
     JsonFlag,
     LayerOption,
+    MeasureOption,
     OutOption,
     RootOption,
+    SeedOption,
+    SetOption,
     SplitOption,
     SubjectArg,
     TrustFlag,
     WeightsOption,
-    _classed,
-    _finish,
-    _layer,
-    _opened,
-    _say_set_aside,
-    _Subject,
-    app,
+    chosen_layer,
+    finish,
+    fitted_files,
+    images_or_split,
+    open_subject,
+    say_set_aside,
+    with_classes,
 )
 
-if TYPE_CHECKING:
-    from glassnet.data.images import SetAside
-
-inspect_app = app
-"""`glassnet inspect` with the verbs of both files."""
-
-ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")]
-MeasureOption = Annotated[str, typer.Option(help="cosine, euclidean or cka.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of whatever is drawn.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="An option of the method, such as steps=128.")
-]
+app = typer.Typer()
+"""The verbs of this file."""
 
 
 @app.command()
@@ -71,9 +64,9 @@ def attribute(
     from glassnet.views.attribution_sheets import photo_sheet
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
     record = opened.record
-    inputs, _ = _fitted(opened, [image])
+    inputs, _ = fitted_files(opened, [image])
     chosen: int | str | None = target
     if target is not None and target not in record.class_names and target.isdecimal():
         chosen = int(target)
@@ -82,7 +75,7 @@ def attribute(
     sheets: dict[str, Any] = {name: lambda: picture(found)}
     if isinstance(record, Preprocessing):
         sheets[f"{name}-photo"] = lambda: photo_sheet(found, map_to_photo(found.map, record, image), image)
-    _finish(str(found), found.to_dict(), name, sheets, out, as_json)
+    finish(str(found), found.to_dict(), name, sheets, out, as_json)
 
 
 @app.command()
@@ -93,6 +86,11 @@ def visualize(
     size: Annotated[int | None, typer.Option(help="Side of the image in pixels. Default: the network's input.")] = None,
     number: Annotated[int, typer.Option("-n", "--number", help="How many different images.")] = 1,
     seed: SeedOption = 0,
+    colours: Annotated[
+        str, typer.Option(help="auto: vary as the training images' do, where they are here; or imagenet.")
+    ] = "auto",
+    data: Annotated[str | None, typer.Option(help="Other data to take the colours of.")] = None,
+    root: RootOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
     weights: WeightsOption = None,
@@ -105,10 +103,21 @@ def visualize(
     from glassnet.inspection.visualisation import visualize as visualised
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
-    found = visualised(opened.model, unit, steps=steps, size=size, n=number, seed=seed, preprocessing=opened.record)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
+    images = None if data is None and root is None else opened.examples(data, "train", None, root)
+    found = visualised(
+        opened.model if opened.run is None else opened.run,
+        unit,
+        steps=steps,
+        size=size,
+        n=number,
+        seed=seed,
+        colours=colours,
+        images=images,
+        preprocessing=opened.record if images is None else with_classes(opened, images),
+    )
     name = f"visualization-{found.subject}"
-    _finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
+    finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
 
 
 @app.command()
@@ -133,13 +142,13 @@ def similarity(
     from glassnet.inspection.similarity import similarity as compared
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
-    chosen = _layer(layer, opened)
-    examples, set_aside = _examples(opened, images, data, split, count, root)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
+    chosen = chosen_layer(layer, opened)
+    examples, set_aside = images_or_split(opened, images, data, split, count, root)
     found = compared(opened.model, examples, chosen, measure, preprocessing=opened.record)
     name = f"similarity-{chosen}-{measure}"
-    _finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
-    _say_set_aside((*set_aside, *found.set_aside))
+    finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
+    say_set_aside((*set_aside, *found.set_aside))
 
 
 @app.command()
@@ -162,18 +171,18 @@ def nearest(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the examples of a data set that a layer finds most like an image."""
-    from glassnet.inspection.similarity import nearest as nearest_of
+    from glassnet.inspection.neighbours import nearest as nearest_of
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
-    chosen = _layer(layer, opened)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
+    chosen = chosen_layer(layer, opened)
     examples = opened.examples(data, split, count, root)
-    inputs, _ = _fitted(opened, [image])
-    record = _classed(opened, examples)
+    inputs, _ = fitted_files(opened, [image])
+    record = with_classes(opened, examples)
     found = nearest_of(opened.model, inputs, examples, chosen, number, measure, preprocessing=record)
     name = f"nearest-{chosen}-{image.stem}"
-    _finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
-    _say_set_aside(found.set_aside)
+    finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
+    say_set_aside(found.set_aside)
 
 
 @app.command()
@@ -199,21 +208,23 @@ def project(
     from glassnet.inspection.projection import project as projected
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
-    chosen = _layer(layer, opened)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
+    chosen = chosen_layer(layer, opened)
     examples = opened.examples(data, split, count, root)
-    record = _classed(opened, examples)
+    record = with_classes(opened, examples)
     found = projected(opened.model, examples, chosen, method, perplexity=perplexity, seed=seed, preprocessing=record)
     name = f"projection-{chosen}-{method}"
-    _finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
-    _say_set_aside(found.set_aside)
+    finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
+    say_set_aside(found.set_aside)
 
 
 @app.command()
 def equivariance(
     subject: SubjectArg,
     images: ImagesArg = None,
-    transform: Annotated[str, typer.Option(help="translate, rotate, scale or flip.")] = "translate",
+    transform: Annotated[
+        str, typer.Option(help="translate (right), translate-down, rotate, scale or flip.")
+    ] = "translate",
     layer: LayerOption = None,
     amounts: Annotated[str | None, typer.Option(help="Pixels, degrees or factors, such as 1,2,4.")] = None,
     data: DataOption = None,
@@ -232,29 +243,12 @@ def equivariance(
     from glassnet.inspection.equivariance import equivariance as measured
     from glassnet.views.lenses import picture
 
-    opened = _opened(subject, input_size, classes, weights, device, trust)
-    examples, set_aside = _examples(opened, images, data, split, count, root)
+    opened = open_subject(subject, input_size, classes, weights, device, trust)
+    examples, set_aside = images_or_split(opened, images, data, split, count, root)
     found = measured(opened.model, examples, transform, layer, _amounts(amounts), preprocessing=opened.record)
     name = f"equivariance-{transform}" + (f"-{layer}" if layer else "")
-    _finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
-    _say_set_aside((*set_aside, *found.set_aside))
-
-
-def _fitted(opened: _Subject, images: list[Path]) -> tuple[Any, tuple[SetAside, ...]]:
-    """Return image files as pixels fitted to the input, and those that cannot be read."""
-    from glassnet.inspection.batches import Fitted
-
-    gathered = opened.gathered(images)
-    return Fitted(gathered.inputs), gathered.set_aside
-
-
-def _examples(
-    opened: _Subject, images: list[Path] | None, data: str | None, split: str, count: int | None, root: Path | None
-) -> tuple[Any, tuple[SetAside, ...]]:
-    """Return the images that were named, or the split's first."""
-    if images:
-        return _fitted(opened, images)
-    return opened.examples(data, split, count, root), ()
+    finish(str(found), found.to_dict(), name, {name: lambda: picture(found)}, out, as_json)
+    say_set_aside((*set_aside, *found.set_aside))
 
 
 def _amounts(text: str | None) -> list[float] | None:

@@ -41,7 +41,7 @@ from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.loader import to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord, record_from_json, record_to_json
-from glassnet.data.sources import load_data
+from glassnet.data.sources import list_datasets, load_data
 from glassnet.data.standardisation import Standardisation
 from glassnet.data.tars import PIPE
 from glassnet.evaluation.inputs import InputArg, gather_inputs
@@ -219,20 +219,20 @@ class Run:
         data = load_data(source, root, record=self.preprocessing)
         return replace(data, notes=(*notes, *data.notes))
 
-    def load_data(self, root: PathArg | None = None) -> Dataset:
+    def load_data(self, root: PathArg | None = None, *, download: bool = True) -> Dataset:
         """Load the data the run was trained on, with the same splits, from `root` or from where it lay then.
 
-        Raises `UsageError` where the run was trained on data that only the caller has, and `WorkError` where the
-        data found under the same name is not the same.
+        What is not there is fetched, unless `download` is false. Raises `UsageError` where the run was trained on data
+        that only the caller has, and `WorkError` where the data is not here or what lies here is not the same.
         """
-        data = load_stored(self.record, root)
+        data = load_stored(self.record, root, download=download)
         if isinstance(self.preprocessing, Preprocessing):  # as it was asked for then
             return data.framed(self.preprocessing.fit, self.preprocessing.interpolation)
         return data
 
 
-def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Dataset:
-    """Load the data that a run's `record` names, with the same splits; raises as `Run.load_data`."""
+def load_stored(record: Mapping[str, Any], root: PathArg | None = None, *, download: bool = True) -> Dataset:
+    """Load the data that a run's `record` names, with the same splits; arguments and errors as `Run.load_data`."""
     stored = record["data"]
     if stored["source"] is None:
         raise UsageError(
@@ -245,9 +245,12 @@ def load_stored(record: Mapping[str, Any], root: PathArg | None = None) -> Datas
             "a run folder is not executed. Load it yourself: run.evaluate(gn.load_data('pipe:...').test), or "
             "`glassnet evaluate RUN --data 'pipe:...'`."
         )
+    if not download and stored["source"] not in list_datasets() and not Path(stored["source"]).exists():
+        raise WorkError(f"The data '{stored['source']}' lies on another machine, and nothing is to be fetched.")
     data = load_data(
         stored["source"],
         root or stored["root"],
+        download=download,
         target=stored["target"],
         task=stored.get("task"),
         seed=stored["seed"],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glassnet._errors import UsageError
-from glassnet.inspect_commands import (
+from glassnet.inspect_options import (
     ClassesOption,
     DeviceOption,
     ImagesArg,
@@ -17,7 +17,7 @@ from glassnet.inspect_commands import (
     SubjectArg,
     TrustFlag,
     WeightsOption,
-    _opened,
+    open_subject,
 )
 
 
@@ -43,7 +43,7 @@ def verify(
     from glassnet.cli import _print_json
     from glassnet.inspection.verification import verify as verified
 
-    opened = _opened(subject, input_size, classes, weights, device, trust, needs_weights=False)
+    opened = open_subject(subject, input_size, classes, weights, device, trust, needs_weights=False)
     model = opened.model.double() if float64 else opened.model
     dtype = torch.float64 if float64 else torch.float32
     if images:

@@ -46,8 +46,10 @@ RANKS = {
     "explain_commands": 8,
     "explain_gradients": 8,
     "inspect_commands": 8,
+    "inspect_options": 8,
     "verify_command": 8,
     "lens_commands": 8,
+    "object_commands": 8,
     "__main__": 9,
 }
 """Rank of each file or folder directly in the package. `__init__` stands outside: it re-exports, nobody imports it."""

@@ -16,7 +16,7 @@ from torch import nn
 import glassnet as gn
 from glassnet import UsageError, WorkError
 from glassnet.data.examples import Dataset
-from glassnet.runs import Run, create_run, open_run
+from glassnet.runs import Run, create_run, load_stored, open_run
 from glassnet.training.checkpoint import save_weights
 
 
@@ -237,6 +237,7 @@ def test_what_the_network_is_given_is_prepared_as_for_prediction(digits_run: Run
         digits_run.prepare([tmp_path / "whole.png", tmp_path / "broken.png"])
 
 
+<<<<<<< HEAD
 def test_a_run_answers_in_other_number_formats_and_compiled_as_it_does_in_its_own(
     digits_run: Run, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,3 +261,10 @@ def test_a_run_answers_in_other_number_formats_and_compiled_as_it_does_in_its_ow
     )
     with pytest.raises(UsageError, match=r"precision 'fp8'.*fp32"):
         open_run(digits_run.path, precision="fp8")
+=======
+def test_data_that_lie_elsewhere_are_not_fetched_where_that_is_not_wanted(digits_run: Run) -> None:
+    record = {**digits_run.record, "data": {**digits_run.record["data"], "source": "hf:owner/name"}}
+    with pytest.raises(WorkError, match="'hf:owner/name' lies on another machine"):
+        load_stored(record, download=False)
+    assert len(digits_run.load_data(download=False).test) == len(digits_run.load_data().test)
+>>>>>>> h1

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from glassnet._errors import GlassnetError, UsageError
+from glassnet._errors import GlassnetError, UsageError, WorkError
 from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import PathArg, Shape, by
 from glassnet._user_code import in_line, words_of
 from glassnet.data.examples import ExampleSet
-from glassnet.data.images import SetAside
+from glassnet.data.images import SetAside, UnreadableImageError
 from glassnet.data.loader import batch_bounds, to_device
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
@@ -157,7 +157,10 @@ def _one(image: ImageArg, record: InputRecord | None) -> Tensor:
             f"Expected images as the model takes them (floating numbers, channels first); got {what}. How to prepare "
             "it is known to a run: pass the run in place of the model, or preprocessing=run.preprocessing."
         )
-    fitted: Tensor = record.fit_image(image)
+    try:
+        fitted: Tensor = record.fit_image(image)
+    except UnreadableImageError as error:
+        raise WorkError(f"{image}: {error}") from None
     return fitted
 
 
@@ -263,6 +266,15 @@ def _unprepared(what: str) -> UsageError:
         f"Expected images as the model takes them (floating numbers, normalised as in training); got {what}. How to "
         "prepare them is known to a run: pass the run in place of the model, or preprocessing=run.preprocessing."
     )
+
+
+def said_commonest(class_names: Sequence[str], whole: str) -> str:
+    """Return how many of some examples have the commonest class: "; 4 of them are 'cat'"; nothing without classes."""
+    known = [name for name in class_names if name]
+    if not known:
+        return ""
+    most = max(dict.fromkeys(known), key=known.count)
+    return f"; {known.count(most)} of {whole} are '{most}'"
 
 
 @contextmanager

@@ -21,18 +21,21 @@ from glassnet._types import by
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.batches import Images, Subject, explaining, gather, opened, stream
-from glassnet.inspection.capture import Captured, capture_output, layer_of, module_paths
+from glassnet.inspection.capture import capture_output, layer_of, module_paths
 from glassnet.inspection.grids import Grid, image_grid, moved, moved_to, unit_grid, whole_boxes
 from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_fields
 from glassnet.inspection.tracing.inputs import picked_output
 
 AMOUNTS: dict[str, tuple[float, ...]] = {
     "translate": (1, 2, 3, 4, 8),
+    "translate-down": (1, 2, 3, 4, 8),
     "rotate": (5, 15, 30, 45, 90),
     "scale": (0.8, 0.9, 1.1, 1.25),
     "flip": (1,),
 }
-"""Pixels to the right; degrees, counter-clockwise; factors; and a flip from left to right."""
+"""Pixels to the right, and down; degrees, counter-clockwise; factors; and a flip from left to right."""
+AXES = {"translate-down": 0, "translate": 1}
+"""The axis that each shift goes along: rows, columns."""
 ROUNDING = 1e-5
 """A relative error below this is that of float32."""
 
@@ -111,6 +114,7 @@ def said_amount(transform: str, amount: float) -> str:
     """Return an amount as one says it."""
     return {
         "translate": f"a shift of {amount:g} pixel{'' if abs(amount) == 1 else 's'}",
+        "translate-down": f"a shift down by {amount:g} pixel{'' if abs(amount) == 1 else 's'}",
         "rotate": f"{amount:g} degrees",
         "scale": f"a scale of {amount:g}",
         "flip": "a flip",
@@ -129,9 +133,9 @@ def equivariance(
 ) -> Equivariance:
     """Measure how far `f(t(x))` is from `t(f(x))` for a layer, or for every module that gives maps, and the output.
 
-    `transform`: `translate` (pixels to the right), `rotate` (degrees), `scale` (factors) or `flip`; `amounts` by
-    default `AMOUNTS`. Images are moved about their centre, bilinear between pixels, their edge repeated; maps by the
-    same, with each unit at the centre of its receptive field. The model is left as it was.
+    `transform`: `translate` (pixels to the right), `translate-down` (pixels), `rotate` (degrees), `scale` (factors) or
+    `flip`; `amounts` by default `AMOUNTS`. Images are moved about their centre, bilinear between pixels, their edge
+    repeated; maps by the same, with each unit at the centre of its receptive field. The model is left as it was.
 
     Raises `UsageError` for an unknown transform or layer, and a layer whose units lie on no even grid.
     """
@@ -281,8 +285,8 @@ class _Sums:
         if inside <= ROUNDING:
             return "only at the border, where padding and what came in from outside are seen"
         is_between = not moved_to(self.grids[field.layer], self.pixels, self.transform, amount).is_on_grid
-        if self.transform == "translate":
-            stride = field.stride[-1]
+        if self.transform in AXES:
+            stride = field.stride[AXES[self.transform]]
             if is_between:
                 return f"the shift is no multiple of the stride {stride}"
             return "something on the way depends on the position"
@@ -299,19 +303,6 @@ def _add(sums: list[float], place: int, difference: Tensor, size: Tensor) -> Non
 def _pass(model: nn.Module, images: Tensor, layers: dict[str, LayerReceptiveField]) -> tuple[dict[str, Tensor], Tensor]:
     """Return the maps of the layers, and the output."""
     with ExitStack() as stack:
-        caught: dict[str, Captured] = {name: stack.enter_context(capture_output(model, name)) for name in layers}
-        copies = {name: _copying(found) for name, found in caught.items()}
+        caught = {name: stack.enter_context(capture_output(model, name, copies=True)) for name in layers}
         output = picked_output(model(images))
-        return {name: copy() for name, copy in copies.items()}, output
-
-
-def _copying(found: Captured):  # type: ignore[no-untyped-def]
-    """Have a catcher copy what it takes: an in-place ReLU behind the layer would write to it."""
-    take = found.take
-
-    def taking(value: object) -> None:
-        take(value)
-        found._output = None if found._output is None else found._output.clone()
-
-    found.take = taking  # type: ignore[method-assign]
-    return lambda: found.output
+        return {name: found.output for name, found in caught.items()}, output

@@ -67,6 +67,8 @@ def moved_to(grid: Grid, image: Grid, transform: str, amount: float) -> Places:
     down, right = torch.meshgrid(grid.rows - middle[0], grid.columns - middle[1], indexing="ij")
     if transform == "translate":
         right = right - amount
+    elif transform == "translate-down":
+        down = down - amount
     elif transform == "flip":
         right = -right
     elif transform == "scale":

@@ -14,7 +14,7 @@ from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
 from glassnet.inspection.batches import Examples, Subject, opened, stream
 from glassnet.inspection.capture import layer_of
-from glassnet.inspection.similarity import collected, labels_of, layer_outputs
+from glassnet.inspection.similarity import collected, labels_of
 
 PROJECTIONS = ("pca", "tsne")
 MOST_FEATURES = 50
@@ -82,7 +82,7 @@ def project(
         raise UsageError("perplexity is t-SNE's; leave it out, or say method='tsne'.")
     layer_of(model, layer)
     source = stream(examples, model, record, batch_size)
-    features, kept = collected(layer_outputs(model, record, source.batches, layer), None)
+    features, kept = collected(model, record, source.batches, layer, None)
     if len(features) < 3:
         raise UsageError(f"A projection needs at least 3 examples; got {len(features)}.")
     rows = features.flatten(1).double().numpy()

@@ -18,7 +18,7 @@ from glassnet._types import Shape
 from glassnet.arithmetic import Sides
 from glassnet.data.images import SetAside
 from glassnet.data.records import InputRecord
-from glassnet.inspection.batches import Batch, Examples, Subject, explaining, opened, stream
+from glassnet.inspection.batches import Batch, Examples, Subject, explaining, opened, said_commonest, stream
 from glassnet.inspection.capture import OutputReader, layer_of
 from glassnet.inspection.receptive_field import LayerReceptiveField, receptive_field
 from glassnet.inspection.units import LayerError, Unit, parse_unit
@@ -94,14 +94,10 @@ class TopImages(Sequence[TopImage]):
         }
 
     def __str__(self) -> str:
-        classes = [row.class_name for row in self.rows if row.class_name]
         text = f"The {len(self.rows)} images that excite {self.unit} most of {self.num_examples:,}"
         if self.rows:
             text += f" give {self.rows[0].activation:.3g} to {self.rows[-1].activation:.3g} (mean {self.mean:.3g})"
-        if classes:
-            most = max(dict.fromkeys(classes), key=classes.count)
-            text += f"; {classes.count(most)} of them are '{most}'"
-        return text + "."
+        return text + said_commonest([row.class_name for row in self.rows], "them") + "."
 
     def __repr__(self) -> str:
         return f"TopImages('{self.unit}', {len(self.rows)} of {self.num_examples} images)"

@@ -22,17 +22,14 @@ from glassnet._errors import UsageError
 from glassnet._modes import evaluating
 from glassnet._seed import seeded, seeded_generator
 from glassnet._types import Shape, by
-from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
-from glassnet.inspection.batches import Subject, device_of, explaining, opened
-from glassnet.inspection.capture import Captured, capture_output, layer_of
+from glassnet.inspection.batches import Images, Subject, device_of, explaining, opened
+from glassnet.inspection.capture import capture_output, layer_of
+from glassnet.inspection.colours import Colours, colours_of, prepared
 from glassnet.inspection.tracing.calls import kind_of
 from glassnet.inspection.tracing.inputs import picked_output
 from glassnet.inspection.units import Unit, parse_unit
 
-COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.0, -0.05), (0.27, -0.09, 0.03))
-"""Square root of the covariance of ImageNet's colours, RGB by independent part, as published with the paper (Lucid,
-`color_correlation_svd_sqrt`, Apache 2.0). Its first column is brightness, the others blue against yellow and so on."""
 SLOPE = 0.1
 """Of the gradient through a ReLU below zero while the unit is dead."""
 DEAD_STEPS = 16
@@ -56,6 +53,8 @@ class Visualisation:
     seed: int
     was_dead: bool
     """True where no gradient came through at the start, and ReLUs were made to leak until one did."""
+    colours: str = ""
+    """Whose colours vary as the image's were let vary, in words: ImageNet's, or so many images'. Empty for grey."""
 
     def to_dict(self) -> dict[str, object]:
         """Return everything but the pixels as plain values for JSON."""
@@ -66,6 +65,7 @@ class Visualisation:
         place = max(range(len(self.after)), key=self.after.__getitem__)
         text = f"{name} goes from {self.before[place]:.3g} to {self.after[place]:.3g} in {self.steps} steps"
         text += f", the best of {len(self.after)} images" if len(self.after) > 1 else ""
+        text += f", in colours that vary as those of {self.colours}" if self.colours else ""
         return text + ("; it started without a gradient." if self.was_dead else ".")
 
     def __repr__(self) -> str:
@@ -82,6 +82,8 @@ def visualize(
     seed: int = 0,
     learning_rate: float = 0.02,
     diversity: float = 1.0,
+    colours: str = "auto",
+    images: Images | None = None,
     preprocessing: InputRecord | None = None,
     input_shape: Shape | None = None,
 ) -> Visualisation:
@@ -92,6 +94,10 @@ def visualize(
     fully connected layers takes no other. `diversity` is the weight with which several images are driven apart by
     the cosines between their channels' correlations; of outputs without positions, between the images. Everything is
     drawn from `seed`. The model is left as it was.
+
+    RGB images are made of colours that vary independently among the `images` that are given (see `batches.Images`),
+    else among a run's own training images where these lie on this machine, else among ImageNet's, which is also had
+    by `colours="imagenet"`; the result says which.
 
     Raises `UsageError` for an unknown layer, channel or class, and for what no gradient can climb.
     """
@@ -106,8 +112,20 @@ def visualize(
         layer_of(model, wanted.layer)
     shape = _shape(model, record, input_shape, size)
     with explaining(shape, record, model):
-        model(_prepared(torch.full((1, *shape), 0.5, device=device_of(model)), record))
-    return _Climb(model, record, wanted, shape, n, seed, diversity).run(steps, learning_rate)
+        model(prepared(torch.full((1, *shape), 0.5, device=device_of(model)), record))
+    axes = _colours(subject, model, record, shape, images, colours)
+    return _Climb(model, record, wanted, shape, n, seed, diversity, axes).run(steps, learning_rate)
+
+
+def _colours(
+    subject: Subject, model: nn.Module, record: InputRecord | None, shape: Shape, images: Images | None, choice: str
+) -> Colours | None:
+    """Return the axes of colour; None for grey images, which need none."""
+    if shape[0] == 3:
+        return colours_of(subject, model, record, images, choice)
+    if images is not None or choice != "auto":
+        raise UsageError("Grey images have no colours; leave out colours and images.")
+    return None
 
 
 def _wanted(unit: str, record: InputRecord | None) -> Unit:
@@ -139,14 +157,6 @@ def _shape(
     return (shape[0], *sides)
 
 
-def _prepared(pixels: Tensor, record: InputRecord | None) -> Tensor:
-    """Return pixels 0 to 1 as the model takes them, with autograd."""
-    if not isinstance(record, Preprocessing):
-        return (pixels - 0.5) / 0.5
-    mean, std = (torch.tensor(part, device=pixels.device).reshape(1, -1, 1, 1) for part in (record.mean, record.std))
-    return (pixels - mean) / std
-
-
 class _Climb:
     """One ascent."""
 
@@ -159,9 +169,11 @@ class _Climb:
         n: int,
         seed: int,
         diversity: float,
+        colours: Colours | None,
     ) -> None:
         self.model, self.record, self.wanted, self.seed = model, record, wanted, seed
         self.diversity = diversity if n > 1 else 0.0
+        self.colours = colours
         self.device = device_of(model)
         self.generator = seeded_generator(seed, "visualisation")
         height, width = shape[1:]
@@ -203,15 +215,14 @@ class _Climb:
             steps=steps,
             seed=self.seed,
             was_dead=was_dead,
+            colours="" if self.colours is None else self.colours.source,
         )
 
     def pixels(self, spectrum: Tensor) -> Tensor:
         """Return `(n, C, H, W)`, 0 to 1, of a spectrum `(n, C, H, W // 2 + 1, 2)`: colours are put together here."""
         image = torch.fft.irfft2(torch.view_as_complex(spectrum.contiguous()) * self.scale, s=self.size) / 4
-        if image.shape[1] == 3:
-            colours = torch.tensor(COLOURS, device=image.device)
-            colours = colours / colours.norm(dim=0).max()
-            image = torch.einsum("rc,nchw->nrhw", colours, image)
+        if self.colours is not None:
+            image = torch.einsum("rc,nchw->nrhw", self.colours.axes.to(image.device), image)
         return torch.sigmoid(image)
 
     def _varied(self, pixels: Tensor) -> Tensor:
@@ -243,10 +254,10 @@ class _Climb:
     def _excitement(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is maximised for each image `(n,)`, and the layer's output."""
         if self.wanted.layer == "class":
-            output = picked_output(self.model(_prepared(pixels, self.record)))
+            output = picked_output(self.model(prepared(pixels, self.record)))
         else:
-            with self._caught() as found:
-                self.model(_prepared(pixels, self.record))
+            with capture_output(self.model, self.wanted.layer, copies=True) as found:
+                self.model(prepared(pixels, self.record))
             output = found.output
         self.wanted.check(tuple(output.shape[1:]))
         if self.wanted.channel is None:
@@ -257,11 +268,6 @@ class _Climb:
         for place in self.wanted.position or ():
             chosen = chosen.select(places if self.wanted.channel is None else 1, place)
         return chosen.flatten(1).mean(1) if chosen.ndim > 1 else chosen, output
-
-    @contextmanager
-    def _caught(self) -> Iterator[Captured]:
-        with capture_output(self.model, self.wanted.layer) as found:
-            yield found
 
     def _values(self, spectrum: Tensor) -> tuple[float, ...]:
         with torch.no_grad():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -45,6 +49,12 @@ STRONGEST = 0.995
 """Quantile of the scores' sizes at which the colours are at full strength: single peaks would pale the rest."""
 
 
+Line = tuple[tuple[float, ...], tuple[float, ...], Colour]
+"""Places across, values up, and the colour of a curve."""
+DASH = 6
+"""Pixels of a dash, and of the gap behind it."""
+
+
 def attribution_sheet(found: Attribution) -> Image.Image:
     """Return the image, its scores, the scores over the image, and the curves of deletion and insertion."""
     scores = plane(found.map[None].numpy())[0].astype(np.float64)
@@ -80,12 +90,13 @@ def _curves(found: Attribution) -> Image.Image:
 
 
 def line_chart(
-    lines: list[tuple[tuple[float, ...], tuple[float, ...], Colour]],
+    lines: Sequence[Line],
     across: tuple[float, float],
     up: tuple[float, float],
     size: tuple[int, int],
+    dashed: Sequence[Line] = (),
 ) -> Image.Image:
-    """Return curves in a frame whose ends are said in numbers."""
+    """Return curves in a frame whose ends are said in numbers; those that are `dashed` lie below the others."""
     width, height = size
     left, bottom = 60, 20
     paper = Image.new("RGB", (width + left + 24, height + bottom + 8), PAPER)
@@ -96,6 +107,10 @@ def line_chart(
     def at(x: float, y: float) -> tuple[float, float]:
         return left + (x - across[0]) / spans[0] * width, 4 + height - (y - up[0]) / spans[1] * height
 
+    for xs, ys, colour in dashed:
+        points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
+        for start, end in itertools.pairwise(points):
+            _draw_dashes(draw, start, end, colour)
     for xs, ys, colour in lines:
         points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
         draw.line(points, fill=colour, width=3, joint="curve")
@@ -108,6 +123,17 @@ def line_chart(
         said = plain(number(value))
         draw.text((at(value, up[0])[0] - font(SMALL).getlength(said) / 2, height + 7), said, MUTED, font(SMALL))
     return paper
+
+
+def _draw_dashes(
+    draw: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], colour: Colour
+) -> None:
+    length = math.dist(start, end)
+    steps = np.arange(0, length, 2 * DASH)
+    for first, last in zip(steps, np.minimum(steps + DASH, length), strict=True):
+        shares = [place / (length or 1.0) for place in (first, last)]
+        ends = [(start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])) for share in shares]
+        draw.line(ends, fill=colour, width=2)
 
 
 def visualisation_sheet(found: Visualisation) -> Image.Image:

@@ -10,17 +10,21 @@ from PIL import Image
 from glassnet._errors import UsageError
 from glassnet.inspection.ablation import Ablation
 from glassnet.inspection.attribution import Attribution
+from glassnet.inspection.composition import Composition
 from glassnet.inspection.equivariance import Equivariance
 from glassnet.inspection.feature_maps import FeatureMaps
 from glassnet.inspection.filters import Filters
+from glassnet.inspection.neighbours import Nearest
 from glassnet.inspection.projection import Projection
 from glassnet.inspection.receptive_field import LayerReceptiveField
-from glassnet.inspection.similarity import Nearest, Similarity
+from glassnet.inspection.separation import Separation
+from glassnet.inspection.similarity import Similarity
 from glassnet.inspection.top_images import TopImages
 from glassnet.inspection.visualisation import Visualisation
 from glassnet.views.attribution_sheets import attribution_sheet, visualisation_sheet
 from glassnet.views.field_sheets import ablation_sheet, field_sheet, top_sheet
 from glassnet.views.map_sheets import filter_sheet, map_sheet
+from glassnet.views.object_sheets import composition_sheet, separation_sheet
 from glassnet.views.similarity_sheets import equivariance_sheet, nearest_sheet, projection_sheet, similarity_sheet
 
 SHEETS: dict[type, Callable[..., Image.Image]] = {
@@ -33,6 +37,8 @@ SHEETS: dict[type, Callable[..., Image.Image]] = {
     Visualisation: visualisation_sheet,
     Similarity: similarity_sheet,
     Nearest: nearest_sheet,
+    Separation: separation_sheet,
+    Composition: composition_sheet,
     Projection: projection_sheet,
     Equivariance: equivariance_sheet,
 }

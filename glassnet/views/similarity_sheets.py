@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from glassnet.inspection.equivariance import Equivariance, said_amount
+from glassnet.inspection.neighbours import Nearest
 from glassnet.inspection.projection import Projection
-from glassnet.inspection.similarity import Nearest, Similarity
+from glassnet.inspection.similarity import Similarity
 from glassnet.views.attribution_sheets import line_chart
 from glassnet.views.charts import number, percent
 from glassnet.views.paper import (
@@ -134,7 +135,13 @@ def equivariance_sheet(found: Equivariance) -> Image.Image:
     ]
     if len(found.layers) > 12:
         parts.append(text(f"{len(found.layers) - 12} more layers are in the numbers.", SMALL, MUTED))
-    title = {"translate": "a shift", "rotate": "a turn", "scale": "scaling", "flip": "a flip"}[found.transform]
+    title = {
+        "translate": "a shift",
+        "translate-down": "a shift down",
+        "rotate": "a turn",
+        "scale": "scaling",
+        "flip": "a flip",
+    }[found.transform]
     return sheet(f"How the layers bear {title} ({found.num_images:,} images)", str(found), parts)
 
 

@@ -38,6 +38,33 @@ def test_a_convolution_of_stride_1_is_exactly_equivariant_to_shifts_inside_the_b
     assert third.inside_share == pytest.approx((16 - 6) * (16 - 6 - 3) / 16**2)
 
 
+def test_a_shift_down_is_a_shift_to_the_right_of_the_image_on_its_side() -> None:
+    model, turned = (seeded(nn.Conv2d(2, 4, (3, 5), stride=(2, 1), padding=(1, 2)), nn.ReLU()) for _ in range(2))
+    turned[0] = nn.Conv2d(2, 4, (5, 3), stride=(1, 2), padding=(2, 1))
+    with torch.no_grad():
+        turned[0].weight.copy_(model[0].weight.transpose(2, 3))
+        turned[0].bias.copy_(model[0].bias)
+    down = gn.equivariance(model, images(), "translate-down", amounts=(1, 2, -4))
+    right = gn.equivariance(turned, images().transpose(2, 3), "translate", amounts=(1, 2, -4))
+    for one, other in zip(down.rows, right.rows, strict=True):
+        assert one.error == pytest.approx(other.error, rel=1e-5)
+        assert one.inside_share == other.inside_share
+        assert one.reason == other.reason
+    assert down.rows[0].reason == "the shift is no multiple of the stride 2"
+    assert down.rows[1].inside_error == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_convolution_of_stride_1_is_exactly_equivariant_to_shifts_down_inside_the_border() -> None:
+    model = seeded(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, (5, 3), padding=(2, 1)))
+    found = gn.equivariance(model, images(), "translate-down", amounts=(1, 3, -2))
+    for row in found.rows:
+        assert row.inside_error == pytest.approx(0.0, abs=1e-6)
+        assert "only at the border" in row.reason
+    # By hand: fields of 7 by 5 pixels around the unit's own; a shift by 3 takes 3 more rows at the top.
+    assert found.of("2")[1].inside_share == pytest.approx((16 - 6 - 3) * (16 - 4) / 16**2)
+    assert "shift down by 3 pixels" in str(found)
+
+
 def test_inside_is_where_the_naive_comparison_of_both_is_zero() -> None:
     model = seeded(nn.Conv2d(2, 3, 3, padding=1))
     pixels = images(1)
@@ -87,6 +114,7 @@ def test_images_are_turned_as_torch_turns_them() -> None:
     grid = image_grid((16, 16))
     assert torch.equal(moved(pixels, grid, grid, "rotate", 90)[0], pixels.rot90(1, (2, 3)))
     assert torch.equal(moved(pixels, grid, grid, "flip", 1)[0], pixels.flip(3))
+    assert torch.equal(moved(pixels, grid, grid, "translate-down", 2)[0][:, :, 2:], pixels[:, :, :-2])
     half, _ = moved(pixels, grid, grid, "translate", 0.5)
     assert torch.allclose(half[..., 1:], (pixels[..., 1:] + pixels[..., :-1]) / 2, atol=1e-6)
     large, _ = moved(pixels, grid, grid, "scale", 2)

@@ -12,6 +12,7 @@ import glassnet as gn
 from glassnet import UsageError
 from glassnet.data.examples import Dataset
 from glassnet.data.preprocessing import make_preprocessing
+from glassnet.inspection.activation_statistics import SATURATION
 from glassnet.runs import Run
 
 
@@ -52,7 +53,9 @@ def test_dead_channels_are_those_with_one_value_everywhere() -> None:
 
 
 def test_a_feature_of_one_image_is_dead_only_where_it_is_zero() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.ReLU())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.ReLU())
     found = gn.feature_maps(model, images(1), "2")
     assert found.dead == tuple(int(i) for i in (found.maps[0] == 0).nonzero().flatten())
     assert 0 < len(found.dead) < 4
@@ -182,3 +185,24 @@ def test_a_record_serves_a_plain_module(small_data: Dataset) -> None:
     record = make_preprocessing(small_data.train, (6, 5))
     found = gn.feature_maps(half_dead(), small_data.test, "conv", preprocessing=record)
     assert (found.num_images, tuple(found.images.shape[1:])) == (15, (1, 6, 5))
+
+
+def test_a_layer_is_read_before_work_in_place_goes_over_it_in_every_batch() -> None:
+    model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    found = gn.feature_maps(model, -torch.ones(4, 2, 3, 3), "0", batch_size=2)
+    assert [channel.maximum for channel in found.channels] == [-1.0, -1.0]
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3, 5), (3, 1, 7, 7), (2, 70, 2, 2), (3, 4, 1, 1)])
+def test_channels_innermost_give_the_figures_of_channels_outermost(shape: tuple[int, ...]) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    found = gn.feature_maps(nn.Sequential(nn.Sigmoid()), values, "0")
+    maps = values.sigmoid().double()
+    for index, channel in enumerate(found.channels):
+        own = maps[:, index]
+        assert channel.num_values == own.numel()
+        assert channel.mean == pytest.approx(float(own.mean()), rel=1e-6)
+        assert channel.spread == pytest.approx(float(own.std(unbiased=False)), rel=1e-4)
+        assert (channel.minimum, channel.maximum) == pytest.approx((float(own.min()), float(own.max())), rel=1e-6)
+        near = (own <= SATURATION) | (own >= 1 - SATURATION)
+        assert channel.saturated_share == pytest.approx(float(near.double().mean()))

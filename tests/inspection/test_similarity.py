@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import glassnet as gn
 from glassnet import UsageError
 from glassnet.data.examples import Dataset
+from glassnet.inspection.likeness import bounds, compared
 from glassnet.runs import Run
 
 
@@ -65,6 +66,58 @@ def test_the_nearest_are_those_of_the_whole_matrix_whatever_the_batches(batch_si
     assert [entry.position for entry in found] == order.tolist()
     assert [entry.value for entry in found] == pytest.approx(row[order].tolist())
     assert torch.equal(found[0].image, pixels[1 + found[0].position])
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_the_nearest_are_exact_where_float32_cannot_tell_them_apart(measure: str) -> None:
+    """Far from zero all outputs point the same way: in float32 the products say nothing of which is nearest."""
+    pixels = 1000 + images(40) * 0.01
+    flat = pixels.flatten(1).double()
+    expected = (flat[1:] - flat[:1]).norm(dim=1)
+    if measure == "cosine":
+        expected = nn.functional.cosine_similarity(flat[1:], flat[:1])
+    order = expected.argsort(descending=measure == "cosine", stable=True)[:5]
+    found = gn.nearest(seen(), pixels[0], pixels[1:], "0", 5, measure, batch_size=9)
+    assert [entry.position for entry in found] == order.tolist()
+    assert [entry.value for entry in found] == pytest.approx(expected[order].tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean", "cka"])
+def test_of_equals_the_first_is_nearest(measure: str) -> None:
+    pixels = images(3)[[1, 2, 2, 0, 2, 0, 0]]
+    found = gn.nearest(seen(), images(1), pixels, "0", 4, measure, batch_size=2)
+    assert [entry.position for entry in found][:3] == [3, 5, 6]
+    alike = gn.similarity(seen(), pixels, "0", measure).matrix
+    assert float(alike[3, 5]) == pytest.approx(0.0 if measure == "euclidean" else 1.0, abs=1e-15)
+
+
+def test_what_is_no_number_is_nearest_to_nothing() -> None:
+    pixels = images(5)
+    pixels[1] = math.nan
+    for measure in ("cosine", "euclidean"):
+        found = gn.nearest(seen(), images(1), pixels[1:], "0", 4, measure)
+        assert found[-1].position == 0
+        assert math.isnan(found[-1].value)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_the_bounds_hold_the_exact_figures(measure: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randn(50, 3000, generator=generator) + torch.randn(50, 1, generator=generator) * 5
+    low, high = bounds(rows[:1], rows, measure)
+    exact = compared(rows[:1], rows, measure, "0")
+    exact = -exact.square() if measure == "euclidean" else exact
+    assert ((low <= exact) & (exact <= high)).all()
+    assert (high - low).max() < 1e-3 * (1 if measure == "cosine" else rows.square().sum(1).max())
+
+
+def test_a_layer_is_read_before_work_in_place_goes_over_it() -> None:
+    model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    pixels = images()
+    before = gn.similarity(seen(), pixels, "0").matrix
+    assert torch.equal(gn.similarity(model, pixels.clone(), "0", batch_size=2).matrix, before)
+    found = gn.nearest(model, pixels[0], pixels[1:].clone(), "0", 5, batch_size=2)
+    assert [entry.value for entry in found] == pytest.approx(sorted(before[0, 1:].tolist(), reverse=True))
 
 
 def test_a_run_finds_its_own_class(digits_run: Run, digits: Dataset) -> None:

@@ -51,6 +51,8 @@ LENSES: dict[str, Callable[[nn.Module], object]] = {
     "effective field": lambda model: gn.receptive_field(model, SHAPE, "conv", effective=True),
     "feature maps": lambda model: gn.feature_maps(model, examples()[0][0], "norm"),
     "top images": lambda model: gn.top_images(model, examples(), "conv:1"),
+    "separation": lambda model: gn.separation(model, examples()[0][0], examples()[0][1].tolist()),
+    "composition": lambda model: gn.composition(model, *examples(3)[0][0]),
     "ablation": lambda model: gn.ablate(model, examples(), "conv"),
     "ablation to the mean": lambda model: gn.ablate(model, examples(), "norm", [0], value="mean"),
     "activation statistics": lambda model: gn.activation_statistics(model, examples()[0][0]),

@@ -46,6 +46,12 @@ def test_a_dead_start_is_woken() -> None:
     assert "started without a gradient" in str(found)
 
 
+def test_a_layer_is_climbed_before_work_in_place_goes_over_it() -> None:
+    model = edges(bias=-0.2)
+    model[1] = nn.ReLU(inplace=True)
+    assert gn.visualize(model, "0:0", steps=1, input_shape=(1, 16, 16)).before[0] < -0.1
+
+
 def test_several_images_are_driven_apart() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -12,8 +12,10 @@ from torch import nn
 
 import glassnet as gn
 from glassnet import UsageError
+from glassnet.views.attribution_sheets import line_chart
+from glassnet.views.object_sheets import ROLE_COLOURS
 from glassnet.views.paper import ACCENT, QUIET, enlarged, heat, image_of, plain, shortened, text
-from glassnet.views.pictures import diverging
+from glassnet.views.pictures import POSITIVE, diverging
 
 
 def colours(picture: Image.Image) -> set[tuple[int, ...]]:
@@ -104,6 +106,24 @@ def test_top_images_and_an_ablation_are_drawn() -> None:
     ablation = gn.ablate(model(), [(inputs(), torch.arange(12) % 3)], "act")
     tall = gn.picture(ablation)
     assert gn.picture(ablation, most=2).height < tall.height
+
+
+def test_objects_told_apart_and_put_together_are_drawn() -> None:
+    separated = gn.separation(model(), inputs(), [place % 3 for place in range(12)])
+    whole = gn.picture(separated)
+    assert {ACCENT, POSITIVE} <= colours(whole)
+    assert gn.picture(gn.separation(model(), inputs(), [place % 3 for place in range(12)], "fc")).height < whole.height
+    composed = gn.picture(gn.composition(model(), *inputs(3)))
+    assert set(ROLE_COLOURS.values()) <= colours(composed)
+
+
+def test_a_dashed_curve_has_gaps() -> None:
+    line = ((0.0, 1.0), (0.5, 0.5), ACCENT)
+    whole, dashed = (
+        line_chart(*lines) for lines in (([line], (0, 1), (0, 1), (200, 90)), ([], (0, 1), (0, 1), (200, 90), [line]))
+    )
+    inks = [(np.asarray(chart)[49] == ACCENT).all(1).sum() for chart in (whole, dashed)]
+    assert 0.3 < inks[1] / inks[0] < 0.7
 
 
 def test_what_is_no_result_of_inspection_is_refused() -> None:

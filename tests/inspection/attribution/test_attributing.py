@@ -120,6 +120,55 @@ def test_deeplift_sees_a_saturated_unit_that_the_gradient_misses() -> None:
     assert gn.attribute(Saturating(), image, 1, "deeplift").scores.tolist() == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.parametrize(("first", "second"), [(5.0, 3.0), (2.0, 7.0), (4.0, 4.0)])
+def test_reveal_cancel_sees_both_sides_of_a_minimum(first: float, second: float) -> None:
+    """Shrikumar et al. 2017, section 3.5.3: min(a, b) = a - relu(a - b), an AND, owes half to each of the two.
+
+    Rescale gives all to the smaller one.
+    """
+    before = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        before.weight.copy_(torch.tensor([[1.0, -1.0], [1.0, 0.0]]))
+    model = nn.Sequential(before, nn.ReLU(), linear([-1.0, 1.0]))
+    image = torch.tensor([[first, second]])
+    least = min(first, second)
+    found = gn.attribute(model, image, 1, "deeplift", rule="reveal-cancel")
+    assert found.scores.tolist() == pytest.approx([least / 2, least / 2])
+    assert found.notes == ()
+    if first != second:
+        rescaled = gn.attribute(model, image, 1, "deeplift").scores.tolist()
+        assert sorted(rescaled) == pytest.approx([0.0, least])
+
+
+def test_reveal_cancel_is_complete_through_several_layers_and_from_any_baseline() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ELU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(3, 6), nn.Softplus(), nn.Linear(6, 3),
+        )  # fmt: skip
+        image, baseline = torch.randn(2, 2, 8, 8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    for chosen in (0.0, baseline):
+        found = gn.attribute(model, image, 2, "deeplift", baseline=chosen, rule="reveal-cancel")
+        assert found.promised == pytest.approx(found.output - found.baseline_output, abs=1e-5)
+        assert abs(found.promised) > 0.1
+        assert found.completeness_gap == pytest.approx(0.0, abs=1e-4)
+        rescaled = gn.attribute(model, image, 2, "deeplift", baseline=chosen).scores
+        assert (found.scores - rescaled).norm() > 0.1 * rescaled.norm()
+
+
+def test_reveal_cancel_says_where_the_rescale_rule_had_to_do() -> None:
+    model, image = foreign()
+    found = gn.attribute(model, image, method="deeplift", rule="reveal-cancel")
+    assert found.completeness_gap == pytest.approx(0.0, abs=1e-4)
+    assert "the rescale rule at" in found.notes[0]
+    with pytest.raises(UsageError, match="Did you mean 'reveal-cancel'"):
+        gn.attribute(model, image, method="deeplift", rule="reveal_cancel")
+
+
 def test_deeplift_gives_a_maximum_to_the_values_that_made_it() -> None:
     model = nn.Sequential(nn.MaxPool2d((1, 3)), nn.Flatten(), linear([2.0]))
     found = gn.attribute(model, torch.tensor([[[1.0, 5.0, 2.0]]]), 1, "deeplift")
