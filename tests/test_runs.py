@@ -237,7 +237,6 @@ def test_what_the_network_is_given_is_prepared_as_for_prediction(digits_run: Run
         digits_run.prepare([tmp_path / "whole.png", tmp_path / "broken.png"])
 
 
-<<<<<<< HEAD
 def test_a_run_answers_in_other_number_formats_and_compiled_as_it_does_in_its_own(
     digits_run: Run, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,10 +260,10 @@ def test_a_run_answers_in_other_number_formats_and_compiled_as_it_does_in_its_ow
     )
     with pytest.raises(UsageError, match=r"precision 'fp8'.*fp32"):
         open_run(digits_run.path, precision="fp8")
-=======
+
+
 def test_data_that_lie_elsewhere_are_not_fetched_where_that_is_not_wanted(digits_run: Run) -> None:
     record = {**digits_run.record, "data": {**digits_run.record["data"], "source": "hf:owner/name"}}
     with pytest.raises(WorkError, match="'hf:owner/name' lies on another machine"):
         load_stored(record, download=False)
     assert len(digits_run.load_data(download=False).test) == len(digits_run.load_data().test)
->>>>>>> h1

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from glassnet._allocator import memory_kept
 from glassnet._errors import GlassnetError, UsageError, WorkError
 from glassnet._modes import evaluating, refuse_lazy
 from glassnet._types import PathArg, Shape, by
@@ -169,6 +170,16 @@ def stream(examples: Examples, model: nn.Module, record: InputRecord | None, bat
 
     Raises `UsageError` for pixels without a record, and for what is no examples.
     """
+    found = _stream(examples, model, record, batch_size)
+    return replace(found, batches=_keeping_memory(found.batches))
+
+
+def _keeping_memory(batches: Iterator[Batch]) -> Iterator[Batch]:
+    with memory_kept():
+        yield from batches
+
+
+def _stream(examples: Examples, model: nn.Module, record: InputRecord | None, batch_size: int | None) -> Stream:
     device = device_of(model)
     if isinstance(examples, ExampleSet) and record is not None:
         return _of_examples(examples, record, device, batch_size)
