@@ -1,7 +1,10 @@
-"""Accuracy and time of every recipe: `python benchmarks/recipes.py [--seeds 5] [digits/lenet5 ...]`.
+"""Accuracy and time of every recipe: `python benchmarks/recipes.py [--seeds 5] [mnist/fast digits/lenet5 ...]`.
 
 Seeds vary the validation split, the first weights and the training. Data sets are read as `load_data` reads them
-(`$GLASSNET_DATA`). The test split is only reported: recipes are chosen on the validation split.
+(`$GLASSNET_DATA`). `training` is what the epochs took, evaluation of the hold-out split included; `whole` is all of
+`gn.train`, with its checks, the test split and the report. The first training of a process also pays for torch's first
+calls; the median over seeds is that of a warm one. The test split is only reported: recipes are chosen on the
+validation split. `--command` also times `glassnet train DATA --recipe NAME` in new processes.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import argparse
 import dataclasses
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,42 +24,73 @@ import torch
 import glassnet as gn
 from glassnet._device import describe_device, resolve_device
 from glassnet.models import ARCHITECTURES
-from glassnet.recipes import RECIPES
+from glassnet.recipes import NAMED_RECIPES, RECIPE_NAMES, RECIPES, Recipe
 
 
-def measure(data_name: str, model_name: str, seed: int) -> dict[str, float]:
-    """Train one recipe with one seed; return accuracies (shares) and seconds of `gn.train`."""
+def recipe_of(name: str) -> tuple[str, Recipe]:
+    """Return the data set's name and the recipe of `data/recipe` or `data/model`."""
+    data_name, part = name.split("/")
+    if part in RECIPE_NAMES:
+        return data_name, NAMED_RECIPES[data_name, part]
+    return data_name, Recipe(model=part, config=RECIPES[data_name, part])
+
+
+def measure(name: str, seed: int) -> dict[str, float]:
+    """Train one recipe with one seed; return accuracies (shares) and seconds."""
+    data_name, recipe = recipe_of(name)
     data = gn.load_data(data_name, seed=seed)
     channels, *size = data.train.input_shape
-    size = list(ARCHITECTURES[model_name].input_shape[1:]) if not ARCHITECTURES[model_name].any_size else size
-    model = gn.build_model(model_name, num_classes=data.train.num_classes, input_shape=(channels, *size), seed=seed)
-    config = dataclasses.replace(RECIPES[data_name, model_name], seed=seed)
+    entry = ARCHITECTURES[recipe.model]
+    size = size if entry.any_size else list(entry.input_shape[1:])
+    options = {"num_classes": data.train.num_classes, "input_shape": (channels, *size), **recipe.options}
+    model = gn.build_model(recipe.model, seed=seed, **options)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        run = gn.train(model, data, config, out=Path(folder) / "run", progress=False)
+        run = gn.train(
+            model, data, dataclasses.replace(recipe.config, seed=seed), out=Path(folder) / "run", progress=False
+        )
         seconds = time.perf_counter() - started
+        with_tta = gn.open_run(run.path, tta="mirror-shift").evaluate(data.test).accuracy
     return {
-        "test": run.record["result"]["test_accuracy"],
         "validation": run.history.best.validation_accuracy,
-        "seconds": seconds,
+        "test": run.record["result"]["test_accuracy"],
+        "test, mirror-shift": with_tta,
+        "training": sum(row.epoch_s for row in run.history),
+        "whole": seconds,
     }
+
+
+def command_seconds(name: str) -> float:
+    """Return the seconds of the whole command in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "glassnet", "train", name.split("/")[0], "--recipe", name.split("/")[1]]
+        started = time.perf_counter()
+        subprocess.run([*command, "--out", f"{folder}/run"], check=True, capture_output=True)
+        return time.perf_counter() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipes", nargs="*", default=["/".join(key) for key in RECIPES], metavar="DATA/MODEL")
+    parser.add_argument(
+        "recipes", nargs="*", default=["/".join(key) for key in (*RECIPES, *NAMED_RECIPES)], metavar="DATA/NAME"
+    )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--command", action="store_true", help="also time the command in new processes")
     arguments = parser.parse_args()
     device = describe_device(resolve_device())
     print(f"{device}, {platform.processor() or platform.machine()}, torch {torch.__version__}, n = {arguments.seeds}")
     for name in arguments.recipes:
-        rows = [measure(*name.split("/"), seed) for seed in range(arguments.seeds)]
+        rows = [measure(name, seed) for seed in range(arguments.seeds)]
+        if arguments.command and name.split("/")[1] in RECIPE_NAMES:
+            for row in rows:
+                row["command"] = command_seconds(name)
         figures = []
-        for key, form in (("validation", "{:.2%}"), ("test", "{:.2%}"), ("seconds", "{:.1f}")):
+        for key in rows[0]:
+            form = "{:.1f} s" if key in ("training", "whole", "command") else "{:.2%}"
             values = [row[key] for row in rows]
             median, low, high = (form.format(f(values)) for f in (statistics.median, min, max))
             figures.append(f"{key} {median} ({low} to {high})")
-        print(f"{name:24} " + "   ".join(figures), flush=True)
+        print(f"{name:16} " + "   ".join(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ Sides, in turn within each round, so that a noisy machine is noisy to all:
 - `Lightning`: the same DataLoader under `lightning.Trainer`, where the package is installed.
 
 `--share` trains on that share of the training split, so that a round is short; seconds are given for a whole epoch.
-Prints hardware, versions, n, and medians with their range, and the ratio to `gn.train`'s within each round.
+Prints hardware, versions, n, and medians with their range, the ratio to `gn.train`'s within each round, and which share
+of the machine's peak an epoch comes to: of the fastest of 20 products of 2048x2048 matrices in the same number format,
+with three times the multiplications and additions of a forward pass counted for a step, and validation not counted.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ CONFIG = gn.TrainConfig(epochs=1, optimizer="sgd", learning_rate=0.01, momentum=
 
 def network(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Build the network anew, so that each side trains from the same weights."""
-    return gn.build_model(name, num_classes=classes, input_shape=shape)
+    stem = {"stem": "cifar"} if name in ("resnet18", "resnet34", "resnet50") and max(shape[1:]) <= 64 else {}
+    return gn.build_model(name, num_classes=classes, input_shape=shape, **stem)
 
 
 def glassnet_epoch(data, name: str, shape: tuple[int, ...], batch_size: int) -> float:
@@ -149,6 +152,19 @@ def lightning_epoch(data, name: str, shape: tuple[int, ...], batch_size: int) ->
     return module.ends[-1] - module.ends[-2]
 
 
+def peak(device: torch.device, precision: str) -> float:
+    """Return the FLOP/s of the fastest product of two square matrices."""
+    kind, side = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision], 2048
+    first, second = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    fastest = float("inf")
+    for _ in range(20):
+        started = time.perf_counter()
+        product = first @ second
+        product[0, 0].item()  # waits for a GPU
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * side**3 / fastest
+
+
 SIDES: dict[str, Callable[..., float]] = {
     "gn.train": glassnet_epoch,
     "by hand": by_hand_epoch,
@@ -175,6 +191,10 @@ def main() -> None:
         f"{describe_device(device)}, {resolve_precision('auto', device)}, torch {torch.__version__}, "
         f"{arguments.data}/{arguments.model}, {len(data.train):,} of the images, n = {arguments.rounds}"
     )
+    top = peak(device, resolve_precision("auto", device))
+    counted = gn.summary(network(arguments.model, shape, data.train.num_classes), shape)
+    operations = 3 * (counted.num_multiplications + counted.num_additions) * len(data.train) / arguments.share
+    print(f"peak {top / 1e9:,.0f} GFLOP/s; an epoch has {operations / 1e12:,.2f} TFLOP")
     for batch_size in arguments.batch_sizes:
         times: dict[str, list[float]] = {side: [] for side in arguments.sides}
         for _ in range(arguments.rounds):
@@ -185,12 +205,12 @@ def main() -> None:
                     seconds = float("nan")
                     print(f"  {side}: not installed ({error.name})")
                 times[side].append(seconds / arguments.share)
-        print(f"batch {batch_size}: seconds per epoch, median (least to most); ratio to gn.train, median over rounds")
+        print(f"batch {batch_size}: seconds per epoch, median (least to most); ratio to gn.train's; share of peak")
         for side, values in times.items():
             ratios = [value / own for value, own in zip(values, times["gn.train"], strict=True)]
             print(
                 f"  {side:12} {statistics.median(values):7.2f} ({min(values):.2f} to {max(values):.2f})"
-                f"   {statistics.median(ratios):5.2f}x",
+                f"   {statistics.median(ratios):5.2f}x   {operations / statistics.median(values) / top:4.0%} of peak",
                 flush=True,
             )
 

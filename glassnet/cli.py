@@ -56,6 +56,16 @@ app.command()(steps)
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/digits-lenet5.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+ForwardPrecisionOption = Annotated[
+    str, typer.Option("--precision", help="fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(help="Test-time augmentation: none, mirror, or mirror-shift; 2 or 6 times as long."),
+]
+ForwardCompileFlag = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first; pays for large networks and many inputs.")
+]
 TargetOption = Annotated[
     str | None, typer.Option(help="Column to predict: of a CSV (default: the last) or of an hf: data set.")
 ]
@@ -116,7 +126,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
     recipe_name: Annotated[
         str | None,
-        typer.Option("--recipe", help="fast: a network and its training, chosen by measurement; for mnist."),
+        typer.Option(
+            "--recipe",
+            help="fast or accurate: a network and its training, chosen by measurement on MNIST and CIFAR-10.",
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training examples; 0.5 is half of one.")] = None,
     batch_size: Annotated[
@@ -291,7 +304,8 @@ def lr_range(
     high: Annotated[float, typer.Option(help="Learning rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps, each at a rate the same factor higher.")] = 100,
     recipe_name: Annotated[
-        str | None, typer.Option("--recipe", help="fast: its network, and its training but for the rate; for mnist.")
+        str | None,
+        typer.Option("--recipe", help="fast or accurate: its network, and its training but for the rate."),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|all|auto", help="Examples per step, as for `glassnet train`.")
@@ -460,6 +474,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     root: RootOption = None,
     device: DeviceOption = "auto",
+    precision: ForwardPrecisionOption = "fp32",
+    is_compiled: ForwardCompileFlag = False,
+    tta: TtaOption = "none",
     trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -470,7 +487,7 @@ def evaluate(
 
     if split not in ("train", "validation", "test"):
         raise unknown_name("split", split, ("train", "validation", "test"))
-    opened = open_run(run, device=device, trust=trust)
+    opened = open_run(run, device=device, precision=precision, compile=is_compiled, tta=tta, trust=trust)
     examples = opened.load_data(root) if data is None else opened.load_other(data, root)
     for note in examples.notes if data is not None else ():
         typer.echo(f"Note: {note}", err=True)
@@ -492,6 +509,9 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="How many classes to show for each input.")] = 3,
     device: DeviceOption = "auto",
+    precision: ForwardPrecisionOption = "fp32",
+    is_compiled: ForwardCompileFlag = False,
+    tta: TtaOption = "none",
     trust: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -501,7 +521,7 @@ def predict(
     from glassnet.runs import open_run
     from glassnet.views.tables import predictions_view
 
-    opened = open_run(run, device=device, trust=trust)
+    opened = open_run(run, device=device, precision=precision, compile=is_compiled, tta=tta, trust=trust)
     predictions = opened.predict(_expand_folders(inputs), top_k=top)
     if as_json:
         rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))
@@ -829,18 +849,21 @@ def _prepare(
     from glassnet._user_code import is_address, parse_address
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.recipes import check_recipe_name, recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.own_loss import load_loss
 
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", flags["loss"])
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = _chosen_recipe(data, model, recipe_name)
+    if recipe_name is not None:
+        check_recipe_name(recipe_name)
+    words = _configured(recipe(data, model or "lenet5"), flags, fields)
+    resolve_device(words.device)  # before a download, not after it
+    examples = load_data(data, seed=words.seed, **source, **data_options)
+    chosen = _chosen_recipe(data, model, recipe_name, examples)
     if chosen is not None:
         model, options = chosen.model, {**chosen.options, **options}
-    config = _configured(chosen.config if chosen else recipe(data, model or "lenet5"), flags, fields)
-    resolve_device(config.device)  # before a download, not after it
-    examples = load_data(data, seed=config.seed, **source, **data_options)
+    config = _configured(chosen.config, flags, fields) if chosen else words
     if flags["batch_size"] is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
     if chosen is None and flags["augment"] is None and "augment" not in fields:
@@ -861,11 +884,11 @@ def _prepare(
     )
 
 
-def _chosen_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
+def _chosen_recipe(data: str, model: str | None, name: str | None, examples: Dataset) -> Recipe | None:
     """Return the recipe that is named, or the usual one of the data where no network is named; None without any."""
     from glassnet.recipes import default_recipe, named_recipe
 
-    chosen = named_recipe(data, name) if name else None if model else default_recipe(data)
+    chosen = named_recipe(name, examples) if name else None if model else default_recipe(data)
     if chosen is not None and model not in (None, chosen.model):
         raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
     return chosen

@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,19 @@ def _run(
     device = next((parameter.device for parameter in experiment.model.parameters()), torch.device("cpu"))
     told = [*observers, *([log] if log else [])]
     observer = together([GuardedObserver(one, device) for one in told])  # each apart: one that fails silences no other
+    with ExitStack() as stack:
+        if experiment.processes.is_first:
+            stack.enter_context(writer.claimed())
+        return _run_claimed(experiment, writer, observer, log, state)
+
+
+def _run_claimed(
+    experiment: _Experiment,
+    writer: RunWriter,
+    observer: Observer,
+    log: TensorBoardObserver | None,
+    state: TrainingState | None,
+) -> Run:
     try:
         with loss_of_others_named():
             run = _trained(experiment, writer, observer, state)

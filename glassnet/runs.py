@@ -16,22 +16,25 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib
 import inspect
 import itertools
 import math
 import os
 import shutil
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from glassnet._device import resolve_device
+from glassnet._compiled import compiled
+from glassnet._device import resolve_device, resolve_precision
 from glassnet._errors import GlassnetError, UsageError, WorkError, nearest_names
 from glassnet._types import PathArg
 from glassnet.data.examples import Dataset, ExampleSet
@@ -45,6 +48,7 @@ from glassnet.evaluation.inputs import InputArg, gather_inputs
 from glassnet.evaluation.metrics import Evaluation, evaluate_logits
 from glassnet.evaluation.prediction import Predictions, num_outputs, predict_classes, predict_outputs
 from glassnet.evaluation.regression import ValueEvaluation, evaluate_values
+from glassnet.evaluation.test_time import over_views
 from glassnet.evaluation.value_prediction import ValuePredictions, predict_values
 from glassnet.models import build_model, spec_of
 from glassnet.models.spec import ModelSpec
@@ -68,6 +72,10 @@ from glassnet.training.objective import Objective, make_objective
 from glassnet.training.own_loss import LossFunction
 from glassnet.training.processes import launch_name
 from glassnet.training.state import TrainingState
+
+fcntl: ModuleType | None = None
+with contextlib.suppress(ImportError):  # on Windows
+    fcntl = importlib.import_module("fcntl")
 
 CONFIG, WEIGHTS, STATE = "config.yaml", "model.safetensors", "last.ckpt"
 SOURCE, PREPROCESSING, METRICS, REPORT = "model.py", "preprocessing.json", "metrics.csv", "report.html"
@@ -99,6 +107,10 @@ class Run:
     record: Mapping[str, Any]
     """`config.yaml` as it stands: versions, data, model, result."""
     device: torch.device
+    precision: str = "fp32"
+    """In which `outputs` and `predict` compute; `fp32` unless another is asked for, whatever the run was trained in."""
+    forward: nn.Module | None = None
+    """What they call where that is not `model` itself: `model` compiled, or averaged over views of each image."""
 
     def __repr__(self) -> str:
         return f"Run('{self.path}', best epoch {self.epoch} of {len(self.history)})"
@@ -116,7 +128,10 @@ class Run:
     def outputs(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
         """Return the model's outputs `(N, num_outputs)` for a set, and its labels `(N, ...)`."""
         on_device = to_device(examples, self.preprocessing, self.device, self.config.memory_budget_bytes)
-        return predict_outputs(self.model, on_device.inputs, self.preprocessing), on_device.labels
+        outputs = predict_outputs(
+            self.forward or self.model, on_device.inputs, self.preprocessing, precision=self.precision
+        )
+        return outputs, on_device.labels
 
     def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
         """Return logits `(N, num_classes)` and labels `(N,)` in the run's classes for a set, matched by name.
@@ -156,12 +171,20 @@ class Run:
         if not self.class_names:
             encoding = self.preprocessing.encoding if isinstance(self.preprocessing, Standardisation) else None
             target = encoding.target if encoding is not None else ""
-            return predict_values(self.model, gathered, self.preprocessing, device=self.device, target=target)
+            return predict_values(
+                self.forward or self.model,
+                gathered,
+                self.preprocessing,
+                device=self.device,
+                target=target,
+                precision=self.precision,
+            )
         return predict_classes(
-            self.model,
+            self.forward or self.model,
             gathered,
             self.preprocessing,
             device=self.device,
+            precision=self.precision,
             top_k=top_k,
             to_logits=self.objective.logits,
         )
@@ -276,6 +299,31 @@ class RunWriter:
     def has_weights(self) -> bool:
         """True as soon as an epoch is saved."""
         return (self.path / WEIGHTS).exists()
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from training in the folder during the block.
+
+        The claim is the system's lock on the folder, so that it ends with the process, however that ends. Where there
+        is no such lock (Windows, some network drives) nothing is claimed. Raises `WorkError` where another process
+        holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkError(
+                    f"Another process is training in {self.path}. Wait for it, or stop it, which saves what it has."
+                ) from None
+            except OSError:  # a drive without locks
+                pass
+            yield
+        finally:
+            os.close(folder)
 
     def save_start(
         self, record: Mapping[str, object], preprocessing: InputRecord, sources: Mapping[str, bytes]
@@ -403,6 +451,9 @@ def open_run(
     loss: LossFunction | None = None,
     trust: bool = False,
     device: str = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    tta: str = "none",
 ) -> Run:
     """Open a run folder: rebuild the model, load its weights, config, classes, preprocessing and history.
 
@@ -410,6 +461,11 @@ def open_run(
     same class, into which the weights are loaded; or `trust=True`, which executes the source that is stored in the
     run, as running any program does. A run trained with a loss of the user's own predicts and counts without it; its
     loss is nan unless `loss` gives the function.
+
+    `precision`, `compile` and `tta` are for `outputs`, `evaluate` and `predict` alone: `bf16` or `fp16` gives other
+    digits than `fp32`, and a compiled network other last ones; `auto` takes bf16 where the hardware multiplies it
+    natively. `tta`, test-time augmentation, averages over each image and its `mirror` image, or both also moved by a
+    pixel (`mirror-shift`). What opens the network shows `model` as it is.
 
     Raises `UsageError` for a path that is no run folder, and `WorkError` for one with a missing, damaged or foreign
     file; the message names the file.
@@ -422,6 +478,7 @@ def open_run(
     _check_files(folder)
     record = _read_record(folder / CONFIG)
     target = resolve_device(str(device))
+    computed_in = resolve_precision(precision, target)
     preprocessing = _read(folder / PREPROCESSING, record_from_json)
     history = _read(folder / METRICS, History.from_csv)
     if not len(history):
@@ -447,6 +504,8 @@ def open_run(
         epoch=epoch,
         record=record,
         device=target,
+        precision=computed_in,
+        forward=over_views(compiled(model, is_frozen=True) if compile else model, tta, preprocessing.input_shape),
     )
 
 

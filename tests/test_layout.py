@@ -16,6 +16,8 @@ RANKS = {
     "_types": 0,
     "_version": 0,
     "arithmetic": 1,
+    "_allocator": 1,
+    "_compiled": 1,
     "_device": 1,
     "_modes": 1,
     "_seed": 1,

@@ -235,3 +235,28 @@ def test_what_the_network_is_given_is_prepared_as_for_prediction(digits_run: Run
     Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "whole.png")
     with pytest.raises(WorkError, match=r"1 cannot, such as .*broken\.png.*Leave them out"):
         digits_run.prepare([tmp_path / "whole.png", tmp_path / "broken.png"])
+
+
+def test_a_run_answers_in_other_number_formats_and_compiled_as_it_does_in_its_own(
+    digits_run: Run, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    compile_ = torch.compile
+
+    def counted(model: nn.Module, options: dict[str, bool] | None = None) -> object:
+        calls.append(bool(options and options["freezing"]))
+        return compile_(model, backend="eager")  # what writes and compiles C++ takes half a minute and is torch's own
+
+    monkeypatch.setattr(torch, "compile", counted)
+    plain, _ = open_run(digits_run.path).outputs(digits.test)
+    half, _ = open_run(digits_run.path, precision="bf16").outputs(digits.test)
+    compiled, _ = open_run(digits_run.path, compile=True).outputs(digits.test)
+    assert calls == [True]
+    torch.testing.assert_close(half, plain, rtol=0.05, atol=0.05)
+    assert not torch.equal(half, plain)
+    torch.testing.assert_close(compiled, plain)
+    assert open_run(digits_run.path).evaluate(digits.test) == open_run(digits_run.path, compile=True).evaluate(
+        digits.test
+    )
+    with pytest.raises(UsageError, match=r"precision 'fp8'.*fp32"):
+        open_run(digits_run.path, precision="fp8")

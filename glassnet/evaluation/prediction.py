@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from glassnet._allocator import memory_kept
 from glassnet._device import autocast
 from glassnet._errors import UsageError
 from glassnet._modes import evaluating, refuse_lazy
@@ -77,7 +78,7 @@ def predict_outputs(
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     batches, forward = [], _ForwardPass(model)
-    with evaluating(model), autocast(device, precision):
+    with memory_kept(), evaluating(model), autocast(device, precision):
         for start, stop in batch_bounds(len(inputs), batch_size):
             batches.append(forward(record.normalise(inputs[start:stop].to(device))).float())
             release_pages(inputs)
@@ -169,13 +170,14 @@ def predict_classes(
     device: torch.device,
     top_k: int = 5,
     to_logits: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+    precision: str = "fp32",
 ) -> Predictions:
     """Classify the gathered inputs; arguments as `predict_images`. Raises `UsageError` for `top_k` below 1."""
     if not isinstance(top_k, int) or top_k < 1:
         raise UsageError(f"top_k must be a whole number of at least 1; got {top_k!r}.")
     if not gathered.sources:
         return Predictions((), gathered.set_aside, gathered.notes)
-    logits = to_logits(predict_outputs(model, gathered.inputs.to(device), record))
+    logits = to_logits(predict_outputs(model, gathered.inputs.to(device), record, precision=precision))
     rows = describe_logits(logits, gathered.sources, record.class_names, top_k)
     return Predictions(rows, gathered.set_aside, gathered.notes)
 

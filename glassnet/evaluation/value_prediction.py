@@ -46,12 +46,18 @@ class ValuePredictions(Sequence[ValuePrediction]):
 
 
 def predict_values(
-    model: nn.Module, gathered: GatheredInputs, record: InputRecord, *, device: torch.device, target: str = ""
+    model: nn.Module,
+    gathered: GatheredInputs,
+    record: InputRecord,
+    *,
+    device: torch.device,
+    target: str = "",
+    precision: str = "fp32",
 ) -> ValuePredictions:
     """Return the model's outputs for the gathered inputs, each as it is."""
     rows: tuple[ValuePrediction, ...] = ()
     if gathered.sources:
-        outputs = predict_outputs(model, gathered.inputs.to(device), record).tolist()
+        outputs = predict_outputs(model, gathered.inputs.to(device), record, precision=precision).tolist()
         rows = tuple(
             ValuePrediction(source=source, values=tuple(values))
             for source, values in zip(gathered.sources, outputs, strict=True)

@@ -14,6 +14,7 @@ from glassnet.nn.shortcut import ZeroPadShortcut
 
 SHORTCUTS = ("A", "B", "C")
 STRIDES_IN = ("3x3", "1x1")
+STEMS = ("imagenet", "cifar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class ResidualDesign:
     projects (1x1 convolution) where sizes change, `C` projects in every block. Other shortcuts are the identity."""
     stride_in: str = "3x3"
     """The convolution of a bottleneck that strides: `1x1`, the first, as published, or `3x3` as in torchvision."""
+    stem: str = "imagenet"
+    """What stands before the stages of `ResNet`: `imagenet`, 7x7 with stride 2 and pooling, or `cifar`, 3x3 alone."""
     use_normalisation: bool = True
     """Batch normalisation after each convolution; without it the convolutions have biases."""
 
@@ -33,6 +36,8 @@ class ResidualDesign:
             raise unknown_name("shortcut", self.shortcut, SHORTCUTS)
         if self.stride_in not in STRIDES_IN:
             raise unknown_name("stride_in", self.stride_in, STRIDES_IN)
+        if self.stem not in STEMS:
+            raise unknown_name("stem", self.stem, STEMS)
 
     def conv(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
         """Return a convolution padded by half its kernel, so that stride 1 keeps the size."""

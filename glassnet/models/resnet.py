@@ -20,7 +20,9 @@ from glassnet.models.residual import (
 
 
 class ResNet(nn.Module):
-    """A 7x7 stem with stride 2, a 3x3 max pooling, four stages of blocks, global average pooling, one linear layer.
+    """A stem, four stages of blocks, global average pooling, one linear layer.
+
+    The stem is a 7x7 convolution with stride 2 and a 3x3 max pooling, or for small images a 3x3 convolution alone.
 
     `images` `(B, C, H, W)` -> `logits` `(B, num_classes)`. `num_blocks` is the length of each stage.
     """
@@ -35,10 +37,11 @@ class ResNet(nn.Module):
         design: ResidualDesign,
     ) -> None:
         super().__init__()
-        self.conv1 = design.conv(in_channels, 64, 7, stride=2)
+        is_small = design.stem == "cifar"
+        self.conv1 = design.conv(in_channels, 64, 3) if is_small else design.conv(in_channels, 64, 7, stride=2)
         self.bn1 = design.norm(64)
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if is_small else nn.MaxPool2d(3, stride=2, padding=1)
         wide = block.expansion
         self.layer1 = residual_stage(block, 64, 64, num_blocks[0], stride=1, design=design)
         self.layer2 = residual_stage(block, 64 * wide, 128, num_blocks[1], stride=2, design=design)
@@ -60,17 +63,20 @@ def resnet18(
     input_shape: Shape = (3, 224, 224),
     shortcut: str = "B",
     zero_init_residual: bool = False,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """ResNet-18: basic blocks 2, 2, 2, 2; 11,689,512 parameters.
 
     `images` `(B, C, H, W)` -> `logits` `(B, num_classes)`, with the `state_dict` keys of `torchvision.models.resnet18`.
     Any image size works: padding fills what a kernel lacks. Up to 32x32 the last stage is a single pixel, and then
     batch normalisation needs at least two images to train on. `shortcut` is `A`, `B` or `C` (`ResidualDesign`);
-    `zero_init_residual` starts every block as its shortcut. He, Zhang, Ren and Sun 2016, table 1.
+    `zero_init_residual` starts every block as its shortcut. He, Zhang, Ren and Sun 2016, table 1. With `stem="cifar"`
+    the first convolution is 3x3 with stride 1 and nothing is pooled after it, as is usual for images of 32x32: with
+    10 classes 11,173,962 parameters.
 
-    Raises `UsageError` for an unknown `shortcut` and for an `input_shape` that is no image.
+    Raises `UsageError` for an unknown `shortcut` or `stem` and for an `input_shape` that is no image.
     """
-    design = ResidualDesign(shortcut=shortcut)
+    design = ResidualDesign(shortcut=shortcut, stem=stem)
     return _resnet("resnet18", BasicBlock, (2, 2, 2, 2), num_classes, input_shape, design, zero_init_residual)
 
 
@@ -90,9 +96,10 @@ def resnet34(
     input_shape: Shape = (3, 224, 224),
     shortcut: str = "B",
     zero_init_residual: bool = False,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """ResNet-34: basic blocks 3, 4, 6, 3; 21,797,672 parameters. All else as for `resnet18`."""
-    design = ResidualDesign(shortcut=shortcut)
+    design = ResidualDesign(shortcut=shortcut, stem=stem)
     return _resnet("resnet34", BasicBlock, (3, 4, 6, 3), num_classes, input_shape, design, zero_init_residual)
 
 
@@ -103,12 +110,13 @@ def resnet50(
     shortcut: str = "B",
     stride_in: str = "3x3",
     zero_init_residual: bool = False,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """ResNet-50: bottlenecks 3, 4, 6, 3; 25,557,032 parameters.
 
     `stride_in` `3x3` is torchvision's form (known as v1.5), `1x1` the published one. All else as for `resnet18`.
     """
-    design = ResidualDesign(shortcut=shortcut, stride_in=stride_in)
+    design = ResidualDesign(shortcut=shortcut, stride_in=stride_in, stem=stem)
     return _resnet("resnet50", Bottleneck, (3, 4, 6, 3), num_classes, input_shape, design, zero_init_residual)
 
 

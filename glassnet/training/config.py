@@ -47,8 +47,9 @@ class TrainConfig:
     other_learning_rate: float | None = None
     """With `muon`: the learning rate of `sgd` for what is no hidden kernel or matrix; None: 0.05."""
     weight_decay: float | None = None
-    """As torch's optimizer has it: `adamw` shrinks weights by it per unit of learning rate, the others add it times the
-    weight to the gradient. Biases and normalisation are spared; None: the optimizer's usual value."""
+    """As torch's optimizer has it: `adamw` and `muon` shrink weights by it per unit of learning rate, the others add it
+    times the weight to the gradient. Biases and normalisation are spared, with `muon` the last layer too, whose rate is
+    another; None: the optimizer's usual value."""
     schedule: str = "one-cycle"
     """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step`, `exponential` or `plateau`."""
     plateau_patience: int | None = None

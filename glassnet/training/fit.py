@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from glassnet._allocator import memory_kept
+from glassnet._compiled import compiled
 from glassnet._errors import UsageError
 from glassnet._seed import seeded
 from glassnet.data.loader import DeviceExamples
@@ -20,7 +22,6 @@ from glassnet.evaluation.prediction import num_outputs, takes_channels_last
 from glassnet.training.average import moving_average
 from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
-from glassnet.training.compiled import compiled
 from glassnet.training.config import TrainConfig
 from glassnet.training.epoch import EpochLoop, Timing
 from glassnet.training.history import EpochRow, History
@@ -143,6 +144,7 @@ def stepping(
     """
     assert isinstance(config.batch_size, int), "the config is resolved"
     with (
+        memory_kept(),
         _laid_out(model, record) as channels_last,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,

@@ -150,9 +150,7 @@ def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelO
     others = [parameter for parameter in parameters if id(parameter) not in taken]
     assert config.learning_rate is not None
     assert config.other_learning_rate is not None
-    rest = _sgd(
-        _groups(others, config.weight_decay), momentum=0.9, nesterov=True, lr=config.other_learning_rate
-    )  # fmt: skip
+    rest = _sgd([{"params": others}], momentum=0.9, nesterov=True, lr=config.other_learning_rate)
     for group in rest.param_groups:
         group["lr_ratio"] = config.other_learning_rate / config.learning_rate
     values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "momentum": config.momentum}

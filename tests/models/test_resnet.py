@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from glassnet._errors import UsageError
+from glassnet.inspection import summary
 from glassnet.models.residual import BasicBlock, Bottleneck, ResidualDesign, ZeroPadShortcut, draw_residual_weights
 from glassnet.models.resnet import ResNet, resnet18, resnet18_lecture, resnet34, resnet50, resnet101, resnet152
 
@@ -100,6 +101,15 @@ def test_the_maps_of_a_224_pixel_image_have_the_sizes_of_table_1() -> None:
     assert model(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 1000)
     expected = [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (2048, 7)]
     assert sizes == [(channels, side, side) for channels, side in expected]
+
+
+def test_the_stem_for_small_images_keeps_their_size() -> None:
+    model = resnet18(num_classes=10, input_shape=(3, 32, 32), stem="cifar")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    rows = {row.name: row.output_shape for row in summary(model, (3, 32, 32)).rows}
+    assert [rows[f"layer{n}.1.conv2"][-2:] for n in (1, 2, 3, 4)] == [(32, 32), (16, 16), (8, 8), (4, 4)]
+    with pytest.raises(UsageError, match=r"stem 'small'.*cifar, imagenet"):
+        resnet50(stem="small")
 
 
 def test_option_a_has_no_shortcut_parameters() -> None:

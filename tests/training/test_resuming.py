@@ -141,3 +141,21 @@ def test_a_run_killed_before_its_report_was_written_is_not_complete(
     (path / "report.html").unlink()
     assert forks.run("resume", {"out": str(path)}) == 0, forks.said()
     assert_same_end(path, whole[0])
+
+
+def test_two_processes_never_train_in_one_folder_and_a_killed_one_is_no_hindrance(
+    fork_server: object, tmp_path: Path, whole: tuple[Path, float]
+) -> None:
+    forks, path = Forks(fork_server, tmp_path / "said.txt"), tmp_path / "run"  # type: ignore[arg-type]
+    job, arguments = train_job(path)
+    child = forks.start(job, {**arguments, "pause_s": 0.2})
+    try:
+        while not (path / "last.ckpt").exists():
+            time.sleep(0.01)
+        assert forks.run("resume", {"out": str(path)}) != 0
+        assert f"Another process is training in {path}" in forks.said()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        forks.wait(child)
+    assert forks.run("resume", {"out": str(path)}) == 0, forks.said()
+    assert_same_end(path, whole[0])
