@@ -60,7 +60,7 @@ def field_sheet(
         weights = weights[None] if weights.ndim == 1 else weights
         shown = heat(np.asarray(weights[-height:], np.float64), 1.0, is_signed=False)
         parts.append(captioned(_boxed(shown, box, seen), ["how much each pixel counts", field.effective.source]))
-    foot = [_key()]
+    foot = [_key(is_padded=box != seen)]
     if field.effective is not None:
         foot.append(legend(1.0, is_signed=False, label="gradient, as a share of the largest"))
     title = f"Receptive field of {field.layer}: {by(field.size)} pixels"
@@ -107,12 +107,14 @@ def _where(field: LayerReceptiveField, box: tuple[Sides, Sides], seen: tuple[Sid
     return f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of the image"
 
 
-def _key() -> Image.Image:
+def _key(*, is_padded: bool) -> Image.Image:
     marks = []
-    for colour, said in ((ACCENT, "pixels of the image that the unit sees"), (INK, "its field with padding")):
+    signs = [(ACCENT, "pixels of the image that the unit sees"), (INK, "its field with padding")]
+    for colour, said in signs if is_padded else signs[:1]:
         swatch = framed(Image.new("RGB", (20, 12), PAPER), colour, 3)
         marks.append(row([swatch, text(said, SMALL, MUTED)], 6, middle=True))
-    marks.append(row([framed(hatched((24, 16))), text("outside the image", SMALL, MUTED)], 6, middle=True))
+    if is_padded:
+        marks.append(row([framed(hatched((24, 16))), text("outside the image", SMALL, MUTED)], 6, middle=True))
     return row(marks, 2 * GAP)
 
 

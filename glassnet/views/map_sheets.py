@@ -91,7 +91,13 @@ def _said(channel: Channel) -> str:
         return f"dead: {number(channel.maximum)}"
     if channel.is_saturated:
         return f"saturated {channel.saturated_share:.0%}"
-    return f"{number(channel.minimum)} … {number(channel.maximum)}"
+    return f"{_short(channel.minimum)} … {_short(channel.maximum)}"
+
+
+def _short(value: float) -> str:
+    """Return a number in as many signs as have room below a tile."""
+    said = number(value)
+    return said if len(said) <= 7 else f"{value:.0e}"
 
 
 def filter_sheet(filters: Filters, *, most: int = 64, most_inputs: int = 8) -> Image.Image:
