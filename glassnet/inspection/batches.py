@@ -298,8 +298,8 @@ def _wrong_shape(shape: Shape, record: InputRecord | None, model: nn.Module, rea
         colour = "grey" if record.mode == "L" else "RGB"
         return text + (
             f"It takes {by(record.input_shape)}: its preprocessing makes images {colour}, fits them to "
-            f"{by(record.size)} ({record.fit}) and normalises them. Give files, Pillow images or uint8 pixels, and that "
-            "is done; or prepare them by run.preprocessing.normalise(run.preprocessing.fit_inputs(pixels))."
+            f"{by(record.size)} ({record.fit}) and normalises them. Give files, Pillow images or uint8 pixels, and "
+            "that is done; or prepare them by run.preprocessing.normalise(run.preprocessing.fit_inputs(pixels))."
         )
     if record is not None:
         return text + f"It takes {by(tuple(record.input_shape))}, numbers as the run was trained on."
