@@ -222,8 +222,12 @@ def _parts(examples: Examples, batch_size: int | None) -> Iterable[tuple[Tensor,
         return _cut(examples if isinstance(examples, Tensor) else examples.inputs, None, batch_size)
     if isinstance(examples, Iterable):
         return (_pair(part) for part in examples)
+    raise _no_examples(examples)
+
+
+def _no_examples(examples: object) -> UsageError:
     remedy = " Wrap it: torch.utils.data.DataLoader(examples, 64)." if hasattr(examples, "__getitem__") else ""
-    raise UsageError(
+    return UsageError(
         f"Expected a split of a data set, such as data.test, images, or batches; got {type(examples).__name__}.{remedy}"
     )
 

@@ -244,7 +244,8 @@ class _Planes:
 
     def _folded(self, rows: Tensor) -> Tensor:
         """Return `(B, k * C)` as `(B, k, C)`."""
-        return rows.unflatten(1, (-1, self.num_channels))
+        found: Tensor = rows.unflatten(1, (-1, self.num_channels))
+        return found
 
 
 class _Totals:

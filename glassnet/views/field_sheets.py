@@ -54,7 +54,7 @@ def field_sheet(
     height, width = _image_size(field)
     chosen = resolve_unit(unit, field.layer, field.output_shape)
     picture = Image.new("RGB", (width, height), (244, 246, 248)) if image is None else image_of(image)
-    parts = [captioned(_boxed(picture, box, seen), [f"unit {chosen}", _where(field, box, seen)])]
+    parts = [captioned(_boxed(picture, box, seen), [f"unit {chosen}", _where(field, unit)])]
     if field.effective is not None:
         weights = field.effective.weights.numpy()
         weights = weights[None] if weights.ndim == 1 else weights
@@ -91,10 +91,10 @@ def _boxed(picture: Image.Image, box: tuple[Sides, Sides], seen: tuple[Sides, Si
 
     paper = hatched((round(whole[0] * factor), max(round(whole[1] * factor), 12)))
     start, stop = at(0, 0), at(picture.width, picture.height)
-    size = max(stop[0] - start[0], 1), max(stop[1] - start[1], 1)
+    size = max(stop[0] - start[0], 1), paper.height if picture.height == 1 else max(stop[1] - start[1], 1)
     paper.paste(picture.resize(size, Image.Resampling.NEAREST), start)
     draw = ImageDraw.Draw(paper)
-    draw.rectangle((*start, stop[0] - 1, stop[1] - 1), outline=LINE)
+    draw.rectangle((*start, stop[0] - 1, start[1] + size[1] - 1), outline=LINE)
     for (rows, columns), colour, line in ((box, INK, 2), (seen, ACCENT, 3)):
         first, last = at(columns[0], rows[0]), at(columns[1], rows[1])
         if last[0] > first[0]:
@@ -102,8 +102,13 @@ def _boxed(picture: Image.Image, box: tuple[Sides, Sides], seen: tuple[Sides, Si
     return framed(paper)
 
 
-def _where(field: LayerReceptiveField, box: tuple[Sides, Sides], seen: tuple[Sides, Sides]) -> str:
-    (top, bottom), (left, right) = seen
+def _where(field: LayerReceptiveField, unit: UnitArg) -> str:
+    (top, bottom), (left, right) = _planar(field.seen(unit))
+    if len(field.size) == 1:
+        return f"{left} to {right - 1} of the {field.input_shape[-1]} values of a signal"
+    if len(field.size) == 3:
+        first, last = field.seen(unit)[0]
+        return f"slices {first} to {last - 1}, rows {top} to {bottom - 1}, columns {left} to {right - 1} of the volume"
     return f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of the image"
 
 

@@ -129,6 +129,8 @@ def test_curves_of_a_class_among_many_reach_up_to_their_axis(monkeypatch: pytest
 def test_a_field_of_signals_is_drawn() -> None:
     field = gn.receptive_field(nn.Sequential(nn.Conv1d(1, 2, 5, padding=2)), (1, 30), "0")
     assert ACCENT in colours(gn.picture(field, unit=(0,)))
+    assert QUIET in colours(gn.picture(field, unit=(0,)))
+    assert QUIET not in colours(gn.picture(field, unit=(15,)))
 
 
 def test_top_images_and_an_ablation_are_drawn() -> None:

@@ -108,10 +108,8 @@ class Attribution:
             text += f"; from layer {self.layer}"
         if self.completeness_gap is not None and self.promised is not None:
             biases = f", with the {self.absorbed:.3g} that biases took," if self.absorbed else ""
-            text += (
-                f"; the scores{biases} sum up to {self.promised + self.completeness_gap:.4g}, and by the method should "
-            )
-            text += f"to {self.promised:.4g}"
+            text += f"; the scores{biases} sum up to {self.promised + self.completeness_gap:.4g}, where the method "
+            text += f"promises {self.promised:.4g}"
         return text + "."
 
     def __repr__(self) -> str:
