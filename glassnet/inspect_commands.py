@@ -65,6 +65,7 @@ def features(
     from glassnet.inspection.feature_maps import feature_maps
     from glassnet.views.lenses import picture
 
+    _check_most(most)
     opened = open_subject(subject, input_size, classes, weights, device, trust)
     name = chosen_layer(layer, opened)
     set_aside: tuple[SetAside, ...] = ()
@@ -102,10 +103,16 @@ def filters(
     from glassnet.inspection.filters import filters as filters_of
     from glassnet.views.lenses import picture
 
+    _check_most(most)
     opened = open_subject(subject, input_size, classes, weights, "cpu", trust)
     found = filters_of(opened.model, layer, initial=_initial(opened))
     sheets = {f"filters-{found.layer}": lambda: picture(found, most=most)}
     finish(str(found), found.to_dict(), f"filters-{found.layer}", sheets, out, as_json)
+
+
+def _check_most(most: int) -> None:
+    if most < 1:
+        raise UsageError(f"--most must be at least 1; got {most}.")
 
 
 def _initial(opened: OpenedSubject) -> nn.Module | None:

@@ -89,7 +89,10 @@ def test_receptive_fields_need_no_run_and_no_weights(inspect, tmp_path: Path) ->
     words = ("receptive-field", "vgg11", "--input", "3x32x32", "--layer", "features.2", "--unit", "0,15")
     code, out, err = inspect(*words, "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert out.startswith("A unit of features.2 sees 4x4 pixels of 32x32, 2 apart, the first from -1, -1 on.")
+    assert out.startswith(
+        "A unit of features.2 sees 4x4 of 32x32 pixels; those of the first unit start at -1, -1, those of neighbours "
+        "lie 2 apart."
+    )
     assert "Unit 0,15: pixels -1 to 2, 29 to 32, some of them padding." in out
     result = json.loads((tmp_path / "receptive-field-features.2.json").read_text())
     assert result["chosen"]["padding"] == [[1, 0], [0, 1]]
@@ -133,7 +136,7 @@ def test_a_network_without_a_run_takes_weights_and_data(digits_run: Run, inspect
     assert "no run says how images are prepared" in err
     code, out, err = inspect("top-images", "lenet5", "--data", "digits", "--unit", "c1:0", "--count", "30")
     assert code == 0
-    assert "of 30 give" in out
+    assert "The 9 images of 30 that excite" in out
     assert "its weights are untrained" in err
 
 
@@ -147,6 +150,11 @@ def test_a_network_without_a_run_takes_weights_and_data(digits_run: Run, inspect
         ("features RUN --layer c1 --sort size", "Unknown sort 'size'"),
         ("features RUN --layer c1 --input 1x32x32", "A run's network is as it was trained"),
         ("features lenet5 --layer c1", "lenet5 is no run and has no data of its own"),
+        ("features RUN --layer c1 --most 0", "--most must be at least 1; got 0"),
+        ("filters RUN --layer c1 --most -1", "--most must be at least 1; got -1"),
+        ("receptive-field RUN --layer c1 --unit a,b", "channel@row,col or channel, such as 3,5 or 12@3,5; got 'a,b'"),
+        ("receptive-field RUN --layer f6 --unit 3,3", "a feature has no position; got 3,3"),
+        ("visualize RUN --unit class:eleven", "Unknown class 'eleven'"),
         ("filters RUN --layer f6", "Unknown convolution 'f6'"),
         ("receptive-field RUN --layer c1 --unit 28,0", "a position is 0 to 27; got 28"),
         ("top-images RUN --unit c1", "Expected one channel of 'c1', such as 'c1:0'"),

@@ -120,6 +120,14 @@ def _read(source: PathArg | Content, convert: Callable[[Image.Image], Image.Imag
     return _guarded(read)
 
 
+def _emptiness(folder: PathArg) -> str:
+    """Return, to be put behind the word folder, that no file in it is named like an image, where that is so."""
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    names = os.listdir(folder) if os.access(folder, os.R_OK | os.X_OK) else None
+    is_empty = names is not None and not any(os.path.splitext(os.fsdecode(n))[1].lower() in known for n in names)
+    return " without images" if is_empty else ""
+
+
 def _stream(source: PathArg | Content) -> IO[bytes]:
     """Open `source`. By a path, Pillow would map a file of plain values, and show what lies beyond its pixels."""
     if isinstance(source, Content):
@@ -127,7 +135,7 @@ def _stream(source: PathArg | Content) -> IO[bytes]:
         num_bytes = len(content)
     else:
         if os.path.isdir(source):
-            raise UnreadableImageError("expected an image file, got a folder")
+            raise UnreadableImageError(f"expected an image file, got a folder{_emptiness(source)}")
         if os.path.exists(source) and not os.path.isfile(source):  # to open a pipe is to wait for whoever writes it
             raise UnreadableImageError("expected an image file, got neither a file nor a folder")
         num_bytes = os.stat(source).st_size

@@ -121,6 +121,8 @@ def gather(images: Images, model: nn.Module, record: InputRecord | None) -> Tens
         tensor = tensor if is_batch else tensor[None]
         is_pixels = tensor.dtype == torch.uint8 and isinstance(record, Preprocessing)
         return Fitted(record.fit_inputs(tensor.cpu())) if is_pixels and record is not None else tensor
+    if not isinstance(images, str | os.PathLike | Image.Image | Iterable):
+        raise UsageError(f"Expected images: a tensor, files, or a list of them; got {type(images).__name__}.")
     parts = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     tensors = [_one(part, record) for part in parts]
     if not tensors or len({(tensor.shape, tensor.dtype) for tensor in tensors}) != 1:
@@ -231,7 +233,14 @@ def _parts(examples: Examples, batch_size: int | None) -> Iterable[tuple[Tensor,
         return _cut(examples if isinstance(examples, Tensor) else examples.inputs, None, batch_size)
     if isinstance(examples, Iterable):
         return (_pair(part) for part in examples)
-    raise UsageError(f"Expected a split of a data set, such as data.test, or images; got {type(examples).__name__}.")
+    raise _no_examples(examples)
+
+
+def _no_examples(examples: object) -> UsageError:
+    remedy = " Wrap it: torch.utils.data.DataLoader(examples, 64)." if hasattr(examples, "__getitem__") else ""
+    return UsageError(
+        f"Expected a split of a data set, such as data.test, images, or batches; got {type(examples).__name__}.{remedy}"
+    )
 
 
 def _cut(inputs: Tensor, labels: Tensor | None, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -280,12 +289,20 @@ def _unprepared(what: str) -> UsageError:
 
 
 def said_commonest(class_names: Sequence[str], whole: str) -> str:
-    """Return how many of some examples have the commonest class: "; 4 of them are 'cat'"; nothing without classes."""
-    known = [name for name in class_names if name]
-    if not known:
+    """Return how many of some examples have the commonest class, or each of those that share that place.
+
+    `"; 4 of them are 'cat'"` where `whole` is `them`; nothing where a class has no name.
+    """
+    if not class_names or not all(class_names):
         return ""
-    most = max(dict.fromkeys(known), key=known.count)
-    return f"; {known.count(most)} of {whole} are '{most}'"
+    if len(class_names) == 1:
+        return f"; it is '{class_names[0]}'"
+    counts = {name: class_names.count(name) for name in dict.fromkeys(class_names)}
+    most = max(counts.values())
+    if most == 1:
+        return "; no two are of one class"
+    names = [f"'{name}'" for name, count in counts.items() if count == most]
+    return f"; {most} of {whole} are {names[0]}" if len(names) == 1 else f"; {most} each are {' and '.join(names)}"
 
 
 @contextmanager
@@ -307,12 +324,14 @@ def explaining(shape: Shape, record: InputRecord | None, model: nn.Module) -> It
 def _wrong_shape(shape: Shape, record: InputRecord | None, model: nn.Module, reason: str) -> str:
     because = f": {reason.rstrip('.')}" if reason else ""
     text = f"The model does not take inputs of {by(shape)}{because}. "
+    if record is not None and shape == tuple(record.input_shape):
+        return text + _other_than_size(model)
     if isinstance(record, Preprocessing):
         colour = "grey" if record.mode == "L" else "RGB"
         return text + (
-            f"It takes {by(record.input_shape)}: its run makes images {colour}, fits them to {by(record.size)} "
-            f"({record.fit}) and normalises them. Give files, Pillow images or uint8 pixels, and that is done; or "
-            "prepare them by run.preprocessing.normalise(run.preprocessing.fit_inputs(pixels))."
+            f"It takes {by(record.input_shape)}: its preprocessing makes images {colour}, fits them to "
+            f"{by(record.size)} ({record.fit}) and normalises them. Give files, Pillow images or uint8 pixels, and "
+            "that is done; or prepare them by run.preprocessing.normalise(run.preprocessing.fit_inputs(pixels))."
         )
     if record is not None:
         return text + f"It takes {by(tuple(record.input_shape))}, numbers as the run was trained on."
@@ -321,4 +340,18 @@ def _wrong_shape(shape: Shape, record: InputRecord | None, model: nn.Module, rea
     return text + (
         f"{takes}Give images as they were in training: channels first, resized, normalised. A run knows how: pass it "
         "in place of the model."
+    )
+
+
+def _other_than_size(model: nn.Module) -> str:
+    """Return what to do about a model that does not take inputs of the size it was said to take."""
+    found = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
+    if found != torch.float32:
+        return (
+            f"Expected parameters in float32, as inputs are; got {str(found).removeprefix('torch.')}. Look at a copy: "
+            "copy.deepcopy(model).float(), in a file of your own .float() at the end of __init__."
+        )
+    return (
+        "The size is the one it was said to take, so the reason lies in its code. It is called with a batch as one "
+        "tensor in float32: wrap a model that takes more than one."
     )

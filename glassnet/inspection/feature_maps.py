@@ -115,7 +115,8 @@ class FeatureMaps:
         on = "this image" if self.num_images == 1 else f"these {self.num_images:,} images"
         what = "channels" if self.maps.ndim > 2 else "features"
         count = len(self.channels)
-        text = f"{len(self.dead)} of {count} {what} of {self.layer} are dead on {on}"
+        verb = "is" if len(self.dead) == 1 else "are"
+        text = f"{len(self.dead)} of {count} {what} of {self.layer} {verb} dead on {on}"
         if self.saturated or self.channels[0].saturated_share is not None:
             text += f", {len(self.saturated)} saturated"
         return text + "."

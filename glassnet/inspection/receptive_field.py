@@ -86,11 +86,14 @@ class LayerReceptiveField:
         if not any(self.size):
             return f"{self.layer} sees nothing of the input."
         steps = {step for step in self.stride if step is not None}
-        apart = f", {by(tuple(steps)) if len(steps) == 1 else by(tuple(s or 0 for s in self.stride))} apart"
+        apart = by(tuple(steps)) if len(steps) == 1 else by(tuple(step or 0 for step in self.stride))
         rule = f" (without a rule, taken to see everything: {', '.join(self.unknown)})" if self.unknown else ""
-        text = f"A unit of {self.layer} sees {by(self.size)} pixels of {by(self.input_shape[-len(self.size) :])}"
-        text += apart if steps and None not in self.stride else ""
-        text += f", the first from {', '.join(map(str, self.start))} on{rule}."
+        whole, start = by(self.input_shape[-len(self.size) :]), ", ".join(map(str, self.start))
+        text = (
+            f"A unit of {self.layer} sees {by(self.size)} of {whole} pixels; those of the first unit start at {start}"
+        )
+        text += f", those of neighbours lie {apart} apart" if steps and None not in self.stride else ""
+        text += f"{rule}."
         return text if self.effective is None else f"{text} {self.effective}"
 
     def _unit(self, unit: UnitArg) -> Unit:

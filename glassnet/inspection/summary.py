@@ -78,7 +78,7 @@ class Summary:
         """Return the lines under the table: a label and cells by column."""
         not_met = self.num_parameters - sum(row.num_parameters for row in self.rows)
         lines = [("not met", {"parameters": f"{not_met:,}"})] if not_met > 0 else []
-        at_least = "at least " if self.uncounted or not_met > 0 else ""
+        at_least = "at least " if self.uncounted else ""
         total = {
             "parameters": f"{self.num_parameters:,}",
             "multiplications": f"{at_least}{self.num_multiplications:,}",
@@ -139,10 +139,10 @@ def run_on_zeros(model: nn.Module, input_shape: Shape, *watchers: Watcher) -> No
         run_watched(model, _example(model, input_shape), *watchers)
     except Exception as error:  # the user's own code may raise anything
         reason = str(error).rstrip(".") or type(error).__name__
-        raise UsageError(
-            f"The model does not take an input of {by(tuple(input_shape))}: {reason}. "
-            "Give the input shape it was built for, channels first."
-        ) from None
+        remedy = "Give the input shape it was built for, channels first."
+        if isinstance(error, TypeError):
+            remedy = "It is called with one tensor: wrap a model that takes others."
+        raise UsageError(f"The model does not take an input of {by(tuple(input_shape))}: {reason}. {remedy}") from None
 
 
 class _Rows(Watcher):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassnet._errors import UsageError
 from glassnet._types import Shape
@@ -94,10 +94,13 @@ class TopImages(Sequence[TopImage]):
         }
 
     def __str__(self) -> str:
-        text = f"The {len(self.rows)} images that excite {self.unit} most of {self.num_examples:,}"
-        if self.rows:
-            text += f" give {self.rows[0].activation:.3g} to {self.rows[-1].activation:.3g} (mean {self.mean:.3g})"
-        return text + said_commonest([row.class_name for row in self.rows], "them") + "."
+        first, last = self.rows[0].activation, self.rows[-1].activation
+        if len(self.rows) == 1:
+            text = f"The image of {self.num_examples:,} that excites {self.unit} most gives {first:.3g}"
+        else:
+            text = f"The {len(self.rows)} images of {self.num_examples:,} that excite {self.unit} most give {first:.3g}"
+            text += f" to {last:.3g}"
+        return f"{text} (mean of all {self.mean:.3g}){said_commonest([row.class_name for row in self.rows], 'them')}."
 
     def __repr__(self) -> str:
         return f"TopImages('{self.unit}', {len(self.rows)} of {self.num_examples} images)"
@@ -123,7 +126,7 @@ def top_images(
     not take.
     """
     model, record = opened(subject, preprocessing)
-    wanted = unit if isinstance(unit, Unit) else parse_unit(unit)
+    wanted = unit if isinstance(unit, Unit) else parse_unit(_layer_unit(unit, model))
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"n must be a whole number of at least 1; got {n!r}.")
     layer_of(model, wanted.layer)
@@ -144,6 +147,17 @@ def top_images(
     rows = tuple(_row(entry, wanted, places, seen, source.class_names) for entry in best.entries)
     mean = best.total / best.count
     return TopImages(unit=wanted, rows=rows, num_examples=best.count, mean=mean, field=seen, set_aside=source.set_aside)
+
+
+def _layer_unit(unit: str, model: nn.Module) -> str:
+    """Return `unit`; raise `UsageError` for `class:3`, which `visualize` takes, with the layer that gives classes."""
+    layers = [name for name, module in model.named_modules() if not any(module.children())]
+    if str(unit).startswith("class:") and "class" not in layers:
+        raise UsageError(
+            f"Expected a unit of a layer; got '{unit}'. A class is a feature of the layer that gives the scores, "
+            f"such as '{layers[-1]}:3'."
+        )
+    return unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,11 +39,17 @@ class Unit:
         ]
         for what, value, size in limits:
             if value >= size:
+                if self.layer == "class":
+                    raise LayerError(f"The model tells {size} classes apart: a class is 0 to {size - 1}; got {value}.")
                 raise LayerError(f"Layer '{self.layer}' gives {by(shape)}: a {what} is 0 to {size - 1}; got {value}.")
         if self.position is not None and len(self.position) != len(shape) - 1:
             raise LayerError(
-                f"Layer '{self.layer}' gives {by(shape)}: a position has {len(shape) - 1} numbers behind @; "
-                f"got {len(self.position)}."
+                f"Layer '{self.layer}' gives {by(shape)}: "
+                + (
+                    f"a position has {len(shape) - 1} numbers behind @; got {len(self.position)}."
+                    if len(shape) > 1
+                    else f"a feature has no position; got {','.join(map(str, self.position))}."
+                )
             )
 
 
@@ -90,7 +96,12 @@ def _parts(unit: UnitArg, layer: str, shape: Shape) -> tuple[int | None, Shape |
         return unit, None
     if isinstance(unit, str):
         prefix = "" if ":" in unit or unit.startswith("@") else "@" if "," in unit and "@" not in unit else ":"
-        unit = parse_unit(prefix + unit)
+        try:
+            unit = parse_unit(prefix + unit)
+        except UsageError:
+            raise UsageError(
+                f"A unit of '{layer}' is row,col, channel@row,col or channel, such as 3,5 or 12@3,5; got '{unit}'."
+            ) from None
     if isinstance(unit, Unit):
         if unit.layer not in ("", layer):
             raise UsageError(f"Expected a unit of '{layer}'; got '{unit}'. Leave the layer out, as in 12@3,5.")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-from glassnet._errors import UsageError
+from glassnet._errors import UsageError, unknown_name
 from glassnet._modes import evaluating
 from glassnet._seed import seeded, seeded_generator
 from glassnet._types import Shape, by
@@ -133,6 +133,8 @@ def _wanted(unit: str, record: InputRecord | None) -> Unit:
     head, _, name = unit.partition(":") if isinstance(unit, str) else ("", "", "")
     if head == "class" and name in names and not name.isdecimal():
         return Unit(layer="class", channel=list(names).index(name))
+    if head == "class" and names and not name.isdecimal():
+        raise unknown_name("class", name, names)
     wanted = parse_unit(unit)
     if wanted.layer == "class" and wanted.channel is None:
         raise UsageError(f"Expected class:number, such as class:3; got '{unit}'.")

@@ -48,6 +48,8 @@ PHOTO_SIDE = 900
 STRONGEST = 0.995
 """Quantile of the scores' sizes at which the colours are at full strength: single peaks would pale the rest."""
 
+FAINT = 0.1
+"""Probability that curves must reach for their axis to go up to 1; those of a class among many lie on the ground."""
 
 Line = tuple[tuple[float, ...], tuple[float, ...], Colour]
 """Places across, values up, and the colour of a curve."""
@@ -78,7 +80,8 @@ def attribution_sheet(found: Attribution) -> Image.Image:
 def _curves(found: Attribution) -> Image.Image:
     faith = found.faithfulness
     values = (*faith.deletion, *faith.insertion)
-    low, high = (0.0, 1.0) if 0 <= min(values) and max(values) <= 1 else (min(values), max(values))
+    is_share = 0 <= min(values) and max(values) <= 1
+    low, high = (0.0, 1.0 if max(values) > FAINT else max(values)) if is_share else (min(values), max(values))
     charts = []
     for said, curve, colour, score in (
         ("taken out, the highest first (deletion)", faith.deletion, ACCENT, faith.deletion_score),

@@ -54,13 +54,13 @@ def field_sheet(
     height, width = _image_size(field)
     chosen = resolve_unit(unit, field.layer, field.output_shape)
     picture = Image.new("RGB", (width, height), (244, 246, 248)) if image is None else image_of(image)
-    parts = [captioned(_boxed(picture, box, seen), [f"unit {chosen}", _where(field, box, seen)])]
+    parts = [captioned(_boxed(picture, box, seen), [f"unit {chosen}", _where(field, unit)])]
     if field.effective is not None:
         weights = field.effective.weights.numpy()
         weights = weights[None] if weights.ndim == 1 else weights
         shown = heat(np.asarray(weights[-height:], np.float64), 1.0, is_signed=False)
         parts.append(captioned(_boxed(shown, box, seen), ["how much each pixel counts", field.effective.source]))
-    foot = [_key()]
+    foot = [_key(is_padded=box != seen)]
     if field.effective is not None:
         foot.append(legend(1.0, is_signed=False, label="gradient, as a share of the largest"))
     title = f"Receptive field of {field.layer}: {by(field.size)} pixels"
@@ -91,10 +91,10 @@ def _boxed(picture: Image.Image, box: tuple[Sides, Sides], seen: tuple[Sides, Si
 
     paper = hatched((round(whole[0] * factor), max(round(whole[1] * factor), 12)))
     start, stop = at(0, 0), at(picture.width, picture.height)
-    size = max(stop[0] - start[0], 1), max(stop[1] - start[1], 1)
+    size = max(stop[0] - start[0], 1), paper.height if picture.height == 1 else max(stop[1] - start[1], 1)
     paper.paste(picture.resize(size, Image.Resampling.NEAREST), start)
     draw = ImageDraw.Draw(paper)
-    draw.rectangle((*start, stop[0] - 1, stop[1] - 1), outline=LINE)
+    draw.rectangle((*start, stop[0] - 1, start[1] + size[1] - 1), outline=LINE)
     for (rows, columns), colour, line in ((box, INK, 2), (seen, ACCENT, 3)):
         first, last = at(columns[0], rows[0]), at(columns[1], rows[1])
         if last[0] > first[0]:
@@ -102,17 +102,24 @@ def _boxed(picture: Image.Image, box: tuple[Sides, Sides], seen: tuple[Sides, Si
     return framed(paper)
 
 
-def _where(field: LayerReceptiveField, box: tuple[Sides, Sides], seen: tuple[Sides, Sides]) -> str:
-    (top, bottom), (left, right) = seen
+def _where(field: LayerReceptiveField, unit: UnitArg) -> str:
+    (top, bottom), (left, right) = _planar(field.seen(unit))
+    if len(field.size) == 1:
+        return f"{left} to {right - 1} of the {field.input_shape[-1]} values of a signal"
+    if len(field.size) == 3:
+        first, last = field.seen(unit)[0]
+        return f"slices {first} to {last - 1}, rows {top} to {bottom - 1}, columns {left} to {right - 1} of the volume"
     return f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of the image"
 
 
-def _key() -> Image.Image:
+def _key(*, is_padded: bool) -> Image.Image:
     marks = []
-    for colour, said in ((ACCENT, "pixels of the image that the unit sees"), (INK, "its field with padding")):
+    signs = [(ACCENT, "pixels of the image that the unit sees"), (INK, "its field with padding")]
+    for colour, said in signs if is_padded else signs[:1]:
         swatch = framed(Image.new("RGB", (20, 12), PAPER), colour, 3)
         marks.append(row([swatch, text(said, SMALL, MUTED)], 6, middle=True))
-    marks.append(row([framed(hatched((24, 16))), text("outside the image", SMALL, MUTED)], 6, middle=True))
+    if is_padded:
+        marks.append(row([framed(hatched((24, 16))), text("outside the image", SMALL, MUTED)], 6, middle=True))
     return row(marks, 2 * GAP)
 
 

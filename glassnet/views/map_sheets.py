@@ -55,9 +55,10 @@ def map_sheet(maps: FeatureMaps, *, image: int = 0, most: int = 64) -> Image.Ima
     columns = min(COLUMNS, max(1, math.ceil(math.sqrt(len(tiles) * 1.6))))
     picture = framed(enlarged(image_of(maps.images[image].numpy()), 2 * MAP_SIDE + GAP))
     left = column([picture, text(f"image {image + 1} of {maps.num_images:,}", SMALL, MUTED)], 3)
-    scale = "one scale for all channels" if maps.scale == "shared" else "each channel on a scale of its own"
+    one = "channel" if maps.maps.ndim > 2 else "feature"
+    scale = f"one scale for all {one}s" if maps.scale == "shared" else f"each {one} on a scale of its own"
     limit = maps.limit(0) if maps.scale == "shared" else 1.0
-    label = scale if maps.scale == "shared" else f"share of the channel's largest value; {scale}"
+    label = scale if maps.scale == "shared" else f"share of the {one}'s largest value; {scale}"
     order = {"index": "in the layer's order", "activation": "largest value first", "variance": "largest spread first"}
     count = f"{len(shown)} of {len(maps.order)}" if len(shown) < len(maps.order) else f"{len(maps.order)}"
     what = f"channels of {by(tuple(maps.maps.shape[2:]))}" if maps.maps.ndim > 2 else "features"
@@ -65,7 +66,7 @@ def map_sheet(maps: FeatureMaps, *, image: int = 0, most: int = 64) -> Image.Ima
     body = row([left, grid(tiles, columns)], 2 * GAP)
     foot = legend(limit, is_signed=is_signed, label=f"{label}; {order[maps.sort]}")
     over = f"all {maps.num_images:,} images" if maps.num_images > 1 else "the image"
-    note = text(f"Below a map: its channel's number, and its least and largest value over {over}.", SMALL, MUTED)
+    note = text(f"Below: the {one}'s number, and its least and largest value over {over}.", SMALL, MUTED)
     return sheet(title, str(maps), [body, column([foot, note], 6)])
 
 
@@ -91,7 +92,13 @@ def _said(channel: Channel) -> str:
         return f"dead: {number(channel.maximum)}"
     if channel.is_saturated:
         return f"saturated {channel.saturated_share:.0%}"
-    return f"{number(channel.minimum)} … {number(channel.maximum)}"
+    return f"{_short(channel.minimum)} … {_short(channel.maximum)}"
+
+
+def _short(value: float) -> str:
+    """Return a number in as many signs as have room below a tile."""
+    said = number(value)
+    return said if len(said) <= 7 else f"{value:.0e}"
 
 
 def filter_sheet(filters: Filters, *, most: int = 64, most_inputs: int = 8) -> Image.Image:

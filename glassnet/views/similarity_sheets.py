@@ -122,7 +122,14 @@ def projection_sheet(found: Projection) -> Image.Image:
 def equivariance_sheet(found: Equivariance) -> Image.Image:
     """Return for each layer the relative error by amount, on the whole map and inside, and what becomes of classes."""
     tiles = [_layer_tile(found, layer) for layer in found.layers[:12]]
-    keys = row([text("whole map", SMALL, ACCENT), text("inside the border", SMALL, POSITIVE)], 2 * GAP)
+    keys = row(
+        [
+            text("whole map", SMALL, ACCENT),
+            text("inside the border", SMALL, POSITIVE),
+            text("dashed: of the average over positions, f(t(x)) against f(x)", SMALL, MUTED),
+        ],
+        2 * GAP,
+    )
     said = [
         f"{said_amount(found.transform, amount)}: {percent(share)}"
         for amount, share in zip(found.amounts, found.agreement, strict=True)
@@ -148,13 +155,16 @@ def equivariance_sheet(found: Equivariance) -> Image.Image:
 def _layer_tile(found: Equivariance, layer: str) -> Image.Image:
     entries = sorted(found.of(layer), key=lambda entry: entry.amount)
     errors = [entry.error for entry in entries]
-    highest = max([e for e in errors if math.isfinite(e)], default=1.0) or 1.0
+    pooled = [entry.pooled_change for entry in entries]
+    highest = max([e for e in (*errors, *pooled) if math.isfinite(e)], default=1.0) or 1.0
     across = (entries[0].amount, entries[-1].amount)
     whole = tuple(min(e, highest) for e in errors)
     lines = [(tuple(entry.amount for entry in entries), whole, ACCENT)]
     inside = [(entry.amount, entry.inside_error) for entry in entries if entry.inside_error is not None]
     if inside:
         lines.append((tuple(a for a, _ in inside), tuple(min(e, highest) for _, e in inside), POSITIVE))
-    chart = line_chart(lines, across, (0.0, highest), (200, 90))
+    dashed = (tuple(entry.amount for entry in entries), tuple(min(p, highest) for p in pooled), MUTED)
+    chart = line_chart(lines, across, (0.0, highest), (200, 90), [dashed])
     reason = next((entry.reason for entry in entries if (entry.inside_error or 0) > 1e-5), entries[-1].reason)
-    return captioned(chart, [layer, reason or "equivariant everywhere"], INK)
+    said = text(reason or "equivariant everywhere", SMALL, INK, chart.width)
+    return column([captioned(chart, [layer], INK), said], 3)

@@ -11,7 +11,7 @@ from torch import nn
 import glassnet as gn
 from glassnet import UsageError
 from glassnet.data.examples import Dataset
-from glassnet.data.preprocessing import make_preprocessing
+from glassnet.data.preprocessing import Preprocessing, make_preprocessing
 from glassnet.inspection.activation_statistics import SATURATION
 from glassnet.runs import Run
 
@@ -48,6 +48,11 @@ def test_dead_channels_are_those_with_one_value_everywhere() -> None:
     found = gn.feature_maps(half_dead(), images(100), "act")
     assert found.dead == (1, 2)
     assert str(found) == "2 of 4 channels of act are dead on these 100 images."
+    with torch.no_grad():
+        one = half_dead()
+        one.conv.weight[1] = 1.0
+        one.conv.bias[1] = 0.0
+    assert str(gn.feature_maps(one, images(100), "act")) == "1 of 4 channels of act is dead on these 100 images."
     assert gn.feature_maps(half_dead(), images(1)[0], "conv").dead == (1, 2)
     assert "on this image" in str(gn.feature_maps(half_dead(), images(1)[0], "conv"))
 
@@ -148,7 +153,7 @@ def test_a_users_mistake_is_explained(arguments: dict[str, object], message: str
 
 def test_an_image_of_the_wrong_shape_gets_the_runs_preprocessing_explained(digits_run: Run) -> None:
     with pytest.raises(
-        UsageError, match=r"of 1x28x28. It takes 1x32x32: its run makes images grey, fits them to 32x32"
+        UsageError, match=r"of 1x28x28. It takes 1x32x32: its preprocessing makes images grey, fits them to 32x32"
     ):
         gn.feature_maps(digits_run, torch.zeros(2, 1, 28, 28), "c1")
     with pytest.raises(UsageError, match="It was built for 1x32x32"):
@@ -206,3 +211,33 @@ def test_channels_innermost_give_the_figures_of_channels_outermost(shape: tuple[
         assert (channel.minimum, channel.maximum) == pytest.approx((float(own.min()), float(own.max())), rel=1e-6)
         near = (own <= SATURATION) | (own >= 1 - SATURATION)
         assert channel.saturated_share == pytest.approx(float(near.double().mean()))
+
+
+class Pair(nn.Module):
+    """A model that takes two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self.conv(image) + other
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Pair(), "missing 1 required positional argument: 'other'.*It is called with a batch as one tensor"),
+        (nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 3))).half(), "Expected parameters in float32.*got float16"),
+    ],
+)
+def test_a_model_that_fails_on_the_size_it_takes_is_not_told_to_change_the_size(model: nn.Module, message: str) -> None:
+    record = Preprocessing(class_names=(), mode="L", size=(6, 6), mean=(0.5,), std=(0.5,), fit="stretch")
+    with pytest.raises(UsageError, match=message) as caught:
+        gn.feature_maps(model, torch.zeros(2, 1, 6, 6), "conv", preprocessing=record)
+    assert "It takes 1x6x6" not in str(caught.value)
+
+
+def test_what_is_no_images_at_all_is_said() -> None:
+    with pytest.raises(UsageError, match="Expected images: a tensor, files, or a list of them; got NoneType"):
+        gn.feature_maps(half_dead(), None, "conv")  # type: ignore[arg-type]

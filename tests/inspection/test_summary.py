@@ -247,3 +247,26 @@ def test_a_model_of_tokens_is_given_tokens() -> None:
     assert result.uncounted == ()
     assert [row.num_multiplications for row in result.rows] == [0, 0, 24]
     assert result.rows[2].field_size == (3,)
+
+
+class Unmet(nn.Module):
+    """A model with a head that only training uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) if not self.training else self.fc(x) + self.head(x).sum()
+
+
+def test_what_a_pass_does_not_meet_leaves_its_count_exact() -> None:
+    text = str(summary(Unmet(), (4,)))
+    assert "not met" in text
+    assert "15" in text.splitlines()[-2]
+    assert "at least" not in text
+
+
+def test_a_model_of_two_inputs_is_told_to_be_wrapped() -> None:
+    with pytest.raises(UsageError, match="It is called with one tensor: wrap a model that takes others"):
+        summary(nn.Bilinear(2, 2, 2), (2,))

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import glassnet as gn
 from glassnet import UsageError
-from glassnet.data.examples import Dataset
+from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.runs import Run
 
 
@@ -119,3 +119,30 @@ def test_wrong_examples_are_explained() -> None:
         gn.top_images(bright_spot(), [{"x": 1}], "0:1")
     with pytest.raises(UsageError, match="Expected a model .* or a run; got str"):
         gn.top_images("model", spotted(3), "0:1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n", "said"),
+    [
+        ([0, 0, 1, 1], 3, "most give 3 to 1 (mean of all 1.5); 2 of them are 'b'."),
+        ([0, 0, 1, 1], 4, "(mean of all 1.5); 2 each are 'b' and 'a'."),
+        ([0, 0, 1, 1], 1, "The image of 4 that excites 0:0 most gives 3 (mean of all 1.5); it is 'b'."),
+        ([1, 0, 2, 1], 3, "; no two are of one class."),
+    ],
+)
+def test_the_sentence_counts_the_commonest_classes(labels: list[int], n: int, said: str) -> None:
+    model = nn.Sequential(nn.Identity())
+    inputs = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
+    examples = ExampleSet(inputs, torch.tensor(labels), ("a", "b", "c"))
+    assert said in str(gn.top_images(model, examples, "0:0", n=n))
+
+
+def test_a_class_is_a_feature_of_the_layer_that_gives_the_scores() -> None:
+    with pytest.raises(UsageError, match=r"Expected a unit of a layer; got 'class:1'.*such as '1:3'"):
+        gn.top_images(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), torch.zeros(2, 1, 2, 2), "class:1")
+
+
+def test_a_data_set_of_torch_is_told_to_be_wrapped_in_a_loader() -> None:
+    examples = TensorDataset(torch.zeros(2, 1, 8, 8), torch.zeros(2))
+    with pytest.raises(UsageError, match=r"got TensorDataset. Wrap it: torch.utils.data.DataLoader"):
+        gn.top_images(bright_spot(), examples, "0:1")  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_a_whole_layer_and_another_size() -> None:
     [
         ({"unit": "conv:1"}, "Unknown layer 'conv'"),
         ({"unit": "0:7"}, "a channel is 0 to 1; got 7"),
-        ({"unit": "class:9"}, "a channel is 0 to 2; got 9"),
+        ({"unit": "class:9"}, "tells 3 classes apart: a class is 0 to 2; got 9"),
         ({"unit": "class"}, "Expected class:number"),
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
         ({"size": 20}, "does not take inputs of 1x20x20"),

@@ -12,6 +12,7 @@ from torch import nn
 
 import glassnet as gn
 from glassnet import UsageError
+from glassnet.views import attribution_sheets, paper
 from glassnet.views.attribution_sheets import line_chart
 from glassnet.views.object_sheets import ROLE_COLOURS
 from glassnet.views.paper import ACCENT, QUIET, enlarged, heat, image_of, plain, shortened, text
@@ -95,9 +96,41 @@ def test_a_field_is_drawn_with_its_padding_and_what_counts() -> None:
     assert ACCENT in colours(border)
 
 
+def test_a_field_inside_the_image_has_no_key_for_padding() -> None:
+    field = gn.receptive_field(model(), (1, 8, 8), "conv")
+    assert QUIET in colours(gn.picture(field, unit=(0, 0)))
+    assert QUIET not in colours(gn.picture(field, unit=(4, 4)))
+
+
+@pytest.mark.parametrize("transform", ["translate", "rotate", "scale", "flip"])
+def test_why_a_layer_is_not_equivariant_is_never_cut_off(transform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(paper, "shortened", lambda line, *rest: said.append((line, shortened(line, *rest))) or line)
+    gn.picture(gn.equivariance(model(), inputs(2), transform))
+    assert said
+    assert all(short == line for line, short in said)
+
+
+def test_curves_of_a_class_among_many_reach_up_to_their_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    monkeypatch.setattr(
+        attribution_sheets,
+        "line_chart",
+        lambda lines, across, up, size: ends.append(up) or line_chart([], (0, 1), up, size),
+    )
+    torch.manual_seed(0)
+    many = nn.Sequential(nn.Flatten(), nn.Linear(64, 500))
+    for net in (model(), many):
+        gn.picture(gn.attribute(net, inputs(1)[0], 1, "saliency"))
+    assert ends[:2] == [(0.0, 1.0)] * 2
+    assert 0 < ends[2][1] < 0.1
+
+
 def test_a_field_of_signals_is_drawn() -> None:
     field = gn.receptive_field(nn.Sequential(nn.Conv1d(1, 2, 5, padding=2)), (1, 30), "0")
     assert ACCENT in colours(gn.picture(field, unit=(0,)))
+    assert QUIET in colours(gn.picture(field, unit=(0,)))
+    assert QUIET not in colours(gn.picture(field, unit=(15,)))
 
 
 def test_top_images_and_an_ablation_are_drawn() -> None:

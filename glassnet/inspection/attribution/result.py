@@ -101,15 +101,15 @@ class Attribution:
 
     def __str__(self) -> str:
         name = f"'{self.class_name}'" if self.class_name else f"output {self.target}"
-        text = f"{TITLES[self.method]} for {name} ({self.output:.3g}): a tenth of the places has {self.top_share:.0%}"
-        text += f" of the scores; deletion {self.faithfulness.deletion_score:.3g}"
+        text = f"{TITLES[self.method]} for {name} ({self.output:.3g}): the strongest tenth of the pixels holds "
+        text += f"{self.top_share:.0%} of the scores' size; deletion {self.faithfulness.deletion_score:.3g}"
         text += f", insertion {self.faithfulness.insertion_score:.3g}"
         if self.layer:
             text += f"; from layer {self.layer}"
         if self.completeness_gap is not None and self.promised is not None:
-            text += f"; they sum up to {self.promised + self.completeness_gap:.4g} of {self.promised:.4g} promised"
-            if self.absorbed:
-                text += f", {self.absorbed:.3g} of it in biases"
+            biases = f", with the {self.absorbed:.3g} that biases took," if self.absorbed else ""
+            text += f"; the scores{biases} sum up to {self.promised + self.completeness_gap:.4g}, where the method "
+            text += f"promises {self.promised:.4g}"
         return text + "."
 
     def __repr__(self) -> str:
