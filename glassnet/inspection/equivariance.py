@@ -100,8 +100,9 @@ class Equivariance:
             if broken
             else ""
         )
-        text += f". At {said_amount(self.transform, self.amounts[worst])} {self.agreement[worst]:.0%} of "
-        return f"{text}{self.num_images:,} images keep their class."
+        keeping = round(self.agreement[worst] * self.num_images)
+        text += f". At {said_amount(self.transform, self.amounts[worst])}, {keeping:,} of {self.num_images:,} images "
+        return f"{text}{'keeps its' if keeping == 1 else 'keep their'} class."
 
     def __repr__(self) -> str:
         return f"Equivariance({self.transform}, {len(self.layers)} layers, {self.num_images} images)"
@@ -287,6 +288,8 @@ class _Sums:
         is_between = not moved_to(self.grids[field.layer], self.pixels, self.transform, amount).is_on_grid
         if self.transform in AXES:
             stride = field.stride[AXES[self.transform]]
+            if is_between and stride == 1:
+                return "the shift is no whole number of pixels"
             if is_between:
                 return f"the shift is no multiple of the stride {stride}"
             return "something on the way depends on the position"
