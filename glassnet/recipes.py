@@ -45,13 +45,13 @@ _DIGITS = TrainConfig(
     max_shift=1,
 )
 _PHOTOGRAPHS = TrainConfig(
-    epochs=8,
+    epochs=3,
     batch_size=500,
     optimizer="muon",
-    learning_rate=0.24,
+    learning_rate=0.12,
     momentum=0.6,
     other_learning_rate=20.0,
-    weight_decay=0.2,
+    weight_decay=0.1,
     schedule="linear",
     label_smoothing=0.2,
     augment="RandomCrop(padding=2, padding_mode=reflect),RandomHorizontalFlip",
@@ -66,10 +66,10 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
         options={"channels": (16, 48, 96)},
         config=replace(_DIGITS, epochs=4, batch_size=128, learning_rate=0.15, max_shift=2, ema=0.98),
     ),
-    ("cifar10", "fast"): Recipe(
-        model="airbench94", options={"widths": (32, 96, 96)}, config=replace(_PHOTOGRAPHS, epochs=3)
+    ("cifar10", "fast"): Recipe(model="airbench94", options={"widths": (32, 96, 96)}, config=_PHOTOGRAPHS),
+    ("cifar10", "accurate"): Recipe(
+        model="airbench94", options={"widths": (48, 128, 128)}, config=replace(_PHOTOGRAPHS, epochs=5)
     ),
-    ("cifar10", "accurate"): Recipe(model="airbench94", config=_PHOTOGRAPHS),
 }
 """Recipes by data set and name, chosen on the validation split."""
 NUM_EXAMPLES = {"mnist": 54_000, "cifar10": 45_000}

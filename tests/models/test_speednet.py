@@ -23,7 +23,7 @@ def count_by_hand(first: int, second: int, side: int, *, in_channels: int = 1, n
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        ({}, 25 * 8 + 9 * 8 * 24 + 9 * 24 * 48 + 2 * (8 + 24 + 48) + (48 * 3 * 3 + 1) * 10),
+        ({}, 25 * 8 + 9 * 8 * 32 + 9 * 32 * 64 + 2 * (8 + 32 + 64) + (64 * 3 * 3 + 1) * 10),
         ({"channels": (8, 32)}, count_by_hand(8, 32, 10)),
         ({"channels": (8, 16), "num_classes": 26}, count_by_hand(8, 16, 10, num_classes=26)),
         ({"channels": (8, 16), "input_shape": (3, 32, 32)}, count_by_hand(8, 16, 12, in_channels=3)),
@@ -35,10 +35,10 @@ def test_the_parameters_are_as_many_as_the_layers_say(options: dict, count: int)
 
 def test_the_documented_counts_are_those_of_the_network() -> None:
     model = speednet()
-    assert num_parameters(model) == 16_786
-    assert "16,786" in (speednet.__doc__ or "")
+    assert num_parameters(model) == 26_914
+    assert "26,914" in (speednet.__doc__ or "")
     counts = {row.name: row.num_multiplications for row in summary(model, (1, 28, 28)).rows}
-    assert sum(counts[f"conv{number}"] for number in (1, 2, 3)) == 381_312
+    assert sum(counts[f"conv{number}"] for number in (1, 2, 3)) == 511_488
 
 
 def test_each_stage_convolves_pools_normalises_and_rectifies_and_the_last_one_does_not_pool() -> None:
@@ -76,7 +76,7 @@ def test_a_training_step_moves_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": ()}, r"channels of speednet must be one number a stage, such as \(8, 24, 48\); got \(\)"),
+        ({"channels": ()}, r"channels of speednet must be one number a stage, such as \(8, 32, 64\); got \(\)"),
         ({"channels": (8, 0)}, r"channels of speednet must be a whole number of at least 1; got 0"),
         ({"input_shape": (28, 28)}, r"speednet takes images.* got \(28, 28\)"),
         ({"input_shape": (1, 12, 28)}, r"speednet needs images of at least 20x20 pixels; got 12x28: .*conv3"),
