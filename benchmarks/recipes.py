@@ -41,7 +41,8 @@ def measure(name: str, seed: int) -> dict[str, float]:
     data = gn.load_data(data_name, seed=seed)
     channels, *size = data.train.input_shape
     entry = ARCHITECTURES[recipe.model]
-    size = size if entry.any_size else list(entry.input_shape[1:])
+    if recipe.size is not None or not entry.any_size:
+        size = [recipe.size] * 2 if recipe.size is not None else list(entry.input_shape[1:])
     options = {"num_classes": data.train.num_classes, "input_shape": (channels, *size), **recipe.options}
     model = gn.build_model(recipe.model, seed=seed, **options)
     with tempfile.TemporaryDirectory() as folder:

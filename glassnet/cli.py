@@ -862,7 +862,7 @@ def _prepare(
     examples = load_data(data, seed=words.seed, **source, **data_options)
     chosen = _chosen_recipe(data, model, recipe_name, examples)
     if chosen is not None:
-        model, options = chosen.model, {**chosen.options, **options}
+        model, options, size = chosen.model, {**chosen.options, **options}, chosen.size if size is None else size
     config = _configured(chosen.config, flags, fields) if chosen else words
     if flags["batch_size"] is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))

@@ -40,7 +40,8 @@ def test_other_data_trains_as_its_recipe_says(name: str, small_data: Dataset) ->
 
 @pytest.mark.parametrize(("data_name", "name"), NAMED_RECIPES)
 def test_a_named_recipe_builds_its_network_and_names_transforms_that_fit_its_images(data_name: str, name: str) -> None:
-    found, shape = NAMED_RECIPES[data_name, name], {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[data_name]
+    found, side = NAMED_RECIPES[data_name, name], {"mnist": 28, "cifar10": 32}[data_name]
+    shape = (1 if data_name == "mnist" else 3, found.size or side, found.size or side)
     model = build_model(found.model, num_classes=10, input_shape=shape, **found.options)
     assert model(torch.zeros(2, *shape)).shape == (2, 10)
     parse_augmentation(found.config.augment).check(shape)
