@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -82,6 +82,11 @@ class StepRule:
     channels_last: bool = False
     """Whether images are laid out with their channels innermost, as convolutions are fastest."""
 
+    @cached_property
+    def auxiliary(self) -> HasAuxiliaryLoss | None:
+        """The model where it has further heads; asked once, because the question takes a third of a millisecond."""
+        return self.own_model if isinstance(self.own_model, HasAuxiliaryLoss) else None
+
 
 def training_step(rule: StepRule, inputs: Tensor, labels: Tensor, totals: Totals) -> None:
     """Forward, loss, backward, update on one batch: fitted `inputs` `(B, ...)`, not yet normalised, and `labels`.
@@ -121,9 +126,9 @@ def _backward(rule: StepRule, inputs: Tensor, labels: Tensor, share: float) -> T
     if not isinstance(outputs, Tensor):
         raise UsageError(f"In training the model must give one tensor of outputs; got {type(outputs).__name__}.")
     loss = objective.value(outputs, labels, objective.label_smoothing)
-    if isinstance(rule.own_model, HasAuxiliaryLoss) and rule.own_model.auxiliary_logits:
+    if rule.auxiliary is not None and rule.auxiliary.auxiliary_logits:
         smoothed = partial(objective.value, label_smoothing=objective.label_smoothing)
-        loss = loss + rule.own_model.auxiliary_loss(labels, smoothed)
+        loss = loss + rule.auxiliary.auxiliary_loss(labels, smoothed)
     if loss.device.type == "cpu" and rule.processes.count == 1:
         _check_finite(loss.item(), "batch")
     scaled = loss if share == 1 else loss * share

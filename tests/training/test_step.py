@@ -78,7 +78,7 @@ def test_batch_gradient_descent_is_torchs_optimizer_on_the_whole_set(name: str, 
     assert_same_weights(ours, theirs, 1e-4)
 
 
-def test_muon_is_torchs_on_flattened_kernels_and_sgd_has_the_rest(
+def test_muon_is_torchs_on_flattened_kernels_and_sgd_has_the_rest_without_decay(
     small_data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("glassnet.training.optimizer.multiplies_bf16", lambda device: False)
@@ -89,10 +89,9 @@ def test_muon_is_torchs_on_flattened_kernels_and_sgd_has_the_rest(
     inputs, labels, _ = prepared(small_data)
     hidden = [theirs[0].weight, theirs[2].weight, theirs[5].weight]
     matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in hidden]  # views: updates reach the kernels
-    biases = [layer.bias for layer in (theirs[0], theirs[2], theirs[5], theirs[6])]
-    groups = [{"params": [theirs[6].weight], "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
+    rest = [theirs[6].weight, *(layer.bias for layer in (theirs[0], theirs[2], theirs[5], theirs[6]))]
     muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True)
-    sgd = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    sgd = torch.optim.SGD(rest, lr=0.05, momentum=0.9, nesterov=True)
     for step in range(4):
         for optimizer, rate in ((muon, 0.02), (sgd, 0.05)):
             for group in optimizer.param_groups:
