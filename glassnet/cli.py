@@ -849,21 +849,24 @@ def _prepare(
     from glassnet._user_code import is_address, parse_address
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import check_recipe_name, recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.recipes import NAMED_RECIPES, named_recipe, recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.own_loss import load_loss
 
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", flags["loss"])
     own_loss = load_loss(loss) if loss and is_address(loss) else None
-    if recipe_name is not None:
-        check_recipe_name(recipe_name)
-    words = _configured(recipe(data, model or "lenet5"), flags, fields)
-    resolve_device(words.device)  # before a download, not after it
-    examples = load_data(data, seed=words.seed, **source, **data_options)
-    chosen = _chosen_recipe(data, model, recipe_name, examples)
+    chosen = _listed_recipe(data, model, recipe_name)
+    is_for_others = recipe_name is not None and chosen is None  # which the examples decide; MNIST's checks the words
+    known = NAMED_RECIPES["mnist", recipe_name] if is_for_others and recipe_name else chosen
+    config = _configured(known.config if known else recipe(data, model or "lenet5"), flags, fields)
+    resolve_device(config.device)  # before a download, not after it
+    examples = load_data(data, seed=config.seed, **source, **data_options)
+    if is_for_others and recipe_name:
+        chosen = named_recipe(recipe_name, examples)
+        config = _configured(chosen.config, flags, fields)
+        _check_recipes_model(data, model, recipe_name, chosen)
     if chosen is not None:
         model, options, size = chosen.model, {**chosen.options, **options}, chosen.size if size is None else size
-    config = _configured(chosen.config, flags, fields) if chosen else words
     if flags["batch_size"] is None and "batch_size" not in fields:
         config = with_fitting_batch(config, len(examples.train))
     if chosen is None and flags["augment"] is None and "augment" not in fields:
@@ -884,14 +887,18 @@ def _prepare(
     )
 
 
-def _chosen_recipe(data: str, model: str | None, name: str | None, examples: Dataset) -> Recipe | None:
-    """Return the recipe that is named, or the usual one of the data where no network is named; None without any."""
-    from glassnet.recipes import default_recipe, named_recipe
+def _listed_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
+    """Return the data's own recipe of the name, or its usual one where no network is named; None without any."""
+    from glassnet.recipes import default_recipe, listed_recipe
 
-    chosen = named_recipe(name, examples) if name else None if model else default_recipe(data)
+    chosen = listed_recipe(data, name) if name else None if model else default_recipe(data)
+    _check_recipes_model(data, model, name, chosen)
+    return chosen
+
+
+def _check_recipes_model(data: str, model: str | None, name: str | None, chosen: Recipe | None) -> None:
     if chosen is not None and model not in (None, chosen.model):
         raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
-    return chosen
 
 
 def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:

@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,9 +273,7 @@ def _run(
     device = next((parameter.device for parameter in experiment.model.parameters()), torch.device("cpu"))
     told = [*observers, *([log] if log else [])]
     observer = together([GuardedObserver(one, device) for one in told])  # each apart: one that fails silences no other
-    with ExitStack() as stack:
-        if experiment.processes.is_first:
-            stack.enter_context(writer.claimed())
+    with writer.claimed() if experiment.processes.is_first else nullcontext():
         return _run_claimed(experiment, writer, observer, log, state)
 
 

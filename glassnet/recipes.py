@@ -108,10 +108,11 @@ def with_usual_augmentation(config: TrainConfig, data: Dataset) -> TrainConfig:
     return replace(config, augment=DEFAULT)
 
 
-def check_recipe_name(name: str) -> None:
-    """Raise `UsageError` for a name that no recipe has."""
+def listed_recipe(data_name: str, name: str) -> Recipe | None:
+    """Return a data set's own recipe `name`, if it has one. Raises `UsageError` for a name that no recipe has."""
     if name not in RECIPE_NAMES:
         raise unknown_name("recipe", name, RECIPE_NAMES)
+    return NAMED_RECIPES.get((data_name, name))
 
 
 def named_recipe(name: str, data: Dataset) -> Recipe:
@@ -122,8 +123,7 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
 
     Raises `UsageError` for an unknown name, and for data that are no images of one or three channels.
     """
-    check_recipe_name(name)
-    found = NAMED_RECIPES.get((data.name, name))
+    found = listed_recipe(data.name, name)
     if found is not None:
         return found
     model_data = {1: "mnist", 3: "cifar10"}.get(data.train.input_shape[0]) if data.train.is_image else None
@@ -151,7 +151,7 @@ def _for_other_images(config: TrainConfig, num_examples: int, num_meant: int) ->
 
 def default_recipe(data_name: str) -> Recipe | None:
     """Return what a data set is trained by where neither network nor recipe is named, if it has a recipe `fast`."""
-    return NAMED_RECIPES.get((data_name, "fast"))
+    return listed_recipe(data_name, "fast")
 
 
 def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:

@@ -107,10 +107,10 @@ class Run:
     record: Mapping[str, Any]
     """`config.yaml` as it stands: versions, data, model, result."""
     device: torch.device
-    precision: str = "fp32"
+    precision: str
     """In which `outputs` and `predict` compute; `fp32` unless another is asked for, whatever the run was trained in."""
-    forward: nn.Module | None = None
-    """What they call where that is not `model` itself: `model` compiled, or averaged over views of each image."""
+    forward: nn.Module
+    """What they call: `model` itself, or compiled, or averaged over views of each image."""
 
     def __repr__(self) -> str:
         return f"Run('{self.path}', best epoch {self.epoch} of {len(self.history)})"
@@ -128,9 +128,7 @@ class Run:
     def outputs(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
         """Return the model's outputs `(N, num_outputs)` for a set, and its labels `(N, ...)`."""
         on_device = to_device(examples, self.preprocessing, self.device, self.config.memory_budget_bytes)
-        outputs = predict_outputs(
-            self.forward or self.model, on_device.inputs, self.preprocessing, precision=self.precision
-        )
+        outputs = predict_outputs(self.forward, on_device.inputs, self.preprocessing, precision=self.precision)
         return outputs, on_device.labels
 
     def logits(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
@@ -172,7 +170,7 @@ class Run:
             encoding = self.preprocessing.encoding if isinstance(self.preprocessing, Standardisation) else None
             target = encoding.target if encoding is not None else ""
             return predict_values(
-                self.forward or self.model,
+                self.forward,
                 gathered,
                 self.preprocessing,
                 device=self.device,
@@ -180,7 +178,7 @@ class Run:
                 precision=self.precision,
             )
         return predict_classes(
-            self.forward or self.model,
+            self.forward,
             gathered,
             self.preprocessing,
             device=self.device,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +79,8 @@ def predict_outputs(
         batch_size = max(1, min(512, MOST_VALUES // math.prod(record.input_shape)))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     batches, forward = [], _ForwardPass(model)
-    with memory_kept(), evaluating(model), autocast(device, precision):
+    keeping = memory_kept() if len(inputs) > batch_size else nullcontext()  # one batch has none to leave memory to
+    with keeping, evaluating(model), autocast(device, precision):
         for start, stop in batch_bounds(len(inputs), batch_size):
             batches.append(forward(record.normalise(inputs[start:stop].to(device))).float())
             release_pages(inputs)
