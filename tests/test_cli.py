@@ -594,8 +594,7 @@ def test_a_summary_comes_as_a_table_markdown_a_lecture_or_json(glassnet) -> None
 
 def test_words_for_a_recipes_own_optimizer_are_taken_with_it(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--recipe", "fast", "--epochs", "1", "--set", "other_learning_rate=0.1", "--quiet", "--json")
-    code, out, _ = glassnet("train", "digits", *words, "--out", tmp_path / "run")
-    assert code == 0
+    assert glassnet("train", "digits", *words, "--out", tmp_path / "run")[0] == 0
     assert open_run(tmp_path / "run").config.other_learning_rate == 0.1
     own = cli._listed_recipe("mnist", None, None)
     assert own is NAMED_RECIPES["mnist", "fast"]
