@@ -37,6 +37,7 @@ from glassnet.training.observer import (
 )
 from glassnet.training.optimizer import build_optimizer
 from glassnet.training.processes import ALONE, Processes, distributed
+from glassnet.training.reordering import pooled_first
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
@@ -146,6 +147,7 @@ def stepping(
     with (
         memory_kept(),
         _laid_out(model, record) as channels_last,
+        pooled_first(model),
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):

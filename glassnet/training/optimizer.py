@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,24 +39,42 @@ class OptimizerEntry:
         return self.momentum is not None
 
 
+_WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+"""Methods of `torch.optim.Optimizer` that torch's compiler is told to leave out."""
+
+
+@functools.cache
+def without_compiler(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return one of torch's optimizers that does the same without torch's compiler.
+
+    torch wraps these methods in order to leave them out of what it compiles, and imports the compiler to that end:
+    over a second of a training that takes four. Nothing here compiles an optimizer.
+    """
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in _WRAPPED}
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), plain | {"step": step})
+
+
 def _sgd(groups: list[dict[str, Any]], *, momentum: float, nesterov: bool, **values: Any) -> torch.optim.Optimizer:
     # Nesterov's form needs a momentum; without one both forms are plain gradient descent.
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov and momentum > 0, **values)
+    make = without_compiler(torch.optim.SGD)
+    return make(groups, momentum=momentum, nesterov=nesterov and momentum > 0, **values)  # type: ignore[call-arg]
 
 
 def _muon(groups: list[dict[str, Any]], **values: Any) -> torch.optim.Optimizer:
     if not hasattr(torch.optim, "Muon"):
         raise UsageError(f"Optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}. Choose adamw.")
     device = groups[0]["params"][0].device
-    return (torch.optim.Muon if multiplies_bf16(device) else Float32Muon)(groups, **values)
+    make = without_compiler(torch.optim.Muon if multiplies_bf16(device) else Float32Muon)
+    return make(groups, **values)
 
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
     "sgd": OptimizerEntry(make=_sgd, learning_rate=0.05, weight_decay=5e-4, momentum=0.9, has_nesterov=True),
-    "adam": OptimizerEntry(make=torch.optim.Adam, learning_rate=3e-3),
-    "adamw": OptimizerEntry(make=torch.optim.AdamW, learning_rate=3e-3, weight_decay=0.01),
-    "rmsprop": OptimizerEntry(make=torch.optim.RMSprop, learning_rate=1e-3, momentum=0.0),
-    "adagrad": OptimizerEntry(make=torch.optim.Adagrad, learning_rate=0.01),
+    "adam": OptimizerEntry(make=without_compiler(torch.optim.Adam), learning_rate=3e-3),
+    "adamw": OptimizerEntry(make=without_compiler(torch.optim.AdamW), learning_rate=3e-3, weight_decay=0.01),
+    "rmsprop": OptimizerEntry(make=without_compiler(torch.optim.RMSprop), learning_rate=1e-3, momentum=0.0),
+    "adagrad": OptimizerEntry(make=without_compiler(torch.optim.Adagrad), learning_rate=0.01),
     "muon": OptimizerEntry(make=_muon, learning_rate=0.02, momentum=0.95, has_nesterov=True, is_for_kernels=True),
 }
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional import classification as reference_metrics
 
 from glassnet import UsageError
 from glassnet.evaluation.metrics import evaluate_logits, worst_mistakes
@@ -44,6 +45,24 @@ def test_the_figures_agree_with_a_naive_count_on_random_answers() -> None:
     for index, row in enumerate(result.per_class):
         assert row.precision == pytest.approx(counts[index, index] / counts[:, index].sum())
         assert row.recall == pytest.approx(counts[index, index] / counts[index].sum())
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 12])
+def test_the_figures_are_those_of_torchmetrics(num_classes: int) -> None:
+    generator = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(300, num_classes, generator=generator)
+    labels = torch.randint(0, num_classes - 1, (300,), generator=generator)  # of the last class there is no example
+    result = evaluate_logits(logits, labels, tuple(str(number) for number in range(num_classes)))
+    predicted = logits.argmax(1)
+    for figure in ("precision", "recall", "f1"):
+        reference = getattr(reference_metrics, f"multiclass_{'f1_score' if figure == 'f1' else figure}")
+        values = reference(predicted, labels, num_classes=num_classes, average=None)
+        assert [getattr(row, figure) for row in result.per_class] == pytest.approx(values.tolist(), rel=1e-6)
+    matrix = reference_metrics.multiclass_confusion_matrix(predicted, labels, num_classes=num_classes)
+    assert torch.equal(torch.tensor(result.confusion), matrix)
+    if num_classes > 5:
+        top5 = reference_metrics.multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5)
+        assert result.top5_accuracy == pytest.approx(float(top5))
 
 
 def test_five_classes_or_fewer_have_no_top_5() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from glassnet import UsageError, build_model
-from glassnet.inspection import filters, summary
+from glassnet.inspection.filters import filters
+from glassnet.inspection.summary import summary
 
 LENET5 = [
     # name, output, parameters, multiplications: by hand from LeCun et al. 1998, section II.B (every C3 map sees all)

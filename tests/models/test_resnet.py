@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from glassnet._errors import UsageError
-from glassnet.inspection import summary
+from glassnet.inspection.summary import summary
 from glassnet.models.residual import BasicBlock, Bottleneck, ResidualDesign, ZeroPadShortcut, draw_residual_weights
 from glassnet.models.resnet import ResNet, resnet18, resnet18_lecture, resnet34, resnet50, resnet101, resnet152
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from glassnet._errors import UsageError
-from glassnet.inspection import summary
+from glassnet.inspection.summary import summary
 from glassnet.models.speednet import speednet
 
 
