@@ -11,7 +11,7 @@ Sides, in turn within each round, so that a noisy machine is noisy to all:
 - `DataLoader`: one image at a time through Pillow into tensors, as the documentation tells, with two workers;
 - `Lightning`: the same DataLoader under `lightning.Trainer`, where the package is installed.
 
-`--share` trains on that share of the training split, so that a round is short; seconds are given for a whole epoch.
+`--share` takes that share of the training and the validation split, so that a round is short; seconds are given for a whole epoch.
 Prints hardware, versions, n, and medians with their range, the ratio to `gn.train`'s within each round, and which share
 of the machine's peak an epoch comes to: of the fastest of 20 products of 2048x2048 matrices in the same number format,
 with three times the multiplications and additions of a forward pass counted for a step, and validation not counted.
@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
     arguments = parser.parse_args()
     data = gn.load_data(arguments.data)
-    data = replace(data, train=data.train[: int(len(data.train) * arguments.share)])
+    train, validation = (part[: int(len(part) * arguments.share)] for part in (data.train, data.validation))
+    data = replace(data, train=train, validation=validation)
     channels = data.train.input_shape[0]
     shape = (channels, 32, 32) if arguments.model == "lenet5" else data.train.input_shape
     device = resolve_device()
