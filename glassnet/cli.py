@@ -120,7 +120,7 @@ def train(
         str | None,
         typer.Option(
             help="A network: see `glassnet models`, or your own: file.py:Class, or file.py:function that returns one. "
-            "Default: lenet5 for images, mlp for numbers."
+            "Default: that of --recipe fast for grey and colour images, mlp for numbers, lenet5 for digits."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
@@ -449,7 +449,7 @@ def data(
     dataset = load_data(source, root, seed=seed, target=target, task=task, strict=strict, **options)
     input_size = None
     if dataset.train.is_image and (model is not None or size is not None or show_augmented is not None):
-        chosen = default_recipe(source)
+        chosen = default_recipe(dataset)
         input_size = _fitting_size(model or (chosen.model if chosen else "lenet5"), dataset, size)
     overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside, input_size=input_size)
     findings = check_dataset(dataset) if check else None
@@ -752,9 +752,9 @@ def _usual_config(source: str, model: str | None, data: Dataset, augment: str | 
 
     from glassnet.recipes import default_recipe, recipe, with_usual_augmentation
 
-    chosen = None if model else default_recipe(source)
+    chosen = None if model else default_recipe(data)
     config = chosen.config if chosen else with_usual_augmentation(recipe(source, model or "lenet5"), data)
-    return config if augment is None else replace(config, augment=augment)
+    return config if augment is None else replace(config, augment=augment, max_shift=0)
 
 
 def _write_sheet(
@@ -849,22 +849,20 @@ def _prepare(
     from glassnet._user_code import is_address, parse_address
     from glassnet.data.sources import load_data
     from glassnet.models import build_model
-    from glassnet.recipes import NAMED_RECIPES, named_recipe, recipe, with_fitting_batch, with_usual_augmentation
+    from glassnet.recipes import default_recipe, named_recipe, recipe, with_fitting_batch, with_usual_augmentation
     from glassnet.training.own_loss import load_loss
 
     address = parse_address(model, "Net") if model and is_address(model) else None
     loss = fields.get("loss", flags["loss"])
     own_loss = load_loss(loss) if loss and is_address(loss) else None
     chosen = _listed_recipe(data, model, recipe_name)
-    is_for_others = recipe_name is not None and chosen is None  # which the examples decide; MNIST's checks the words
-    known = NAMED_RECIPES["mnist", recipe_name] if is_for_others and recipe_name else chosen
-    config = _configured(known.config if known else recipe(data, model or "lenet5"), flags, fields)
+    config = _checked_words(data, model, recipe_name, chosen, flags, fields)
     resolve_device(config.device)  # before a download, not after it
     examples = load_data(data, seed=config.seed, **source, **data_options)
-    if is_for_others and recipe_name:
-        chosen = named_recipe(recipe_name, examples)
-        config = _configured(chosen.config, flags, fields)
+    if chosen is None and (recipe_name or not model):
+        chosen = named_recipe(recipe_name, examples) if recipe_name else default_recipe(examples)
         _check_recipes_model(data, model, recipe_name, chosen)
+    config = _configured(chosen.config if chosen else recipe(data, model or "lenet5"), flags, fields)
     if chosen is not None:
         model, options, size = chosen.model, {**chosen.options, **options}, chosen.size if size is None else size
     if flags["batch_size"] is None and "batch_size" not in fields:
@@ -888,12 +886,37 @@ def _prepare(
 
 
 def _listed_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
-    """Return the data's own recipe of the name, or its usual one where no network is named; None without any."""
-    from glassnet.recipes import default_recipe, listed_recipe
+    """Return the data's own recipe of the name, or its fast one where no network is named; None without any."""
+    from glassnet.recipes import listed_recipe
 
-    chosen = listed_recipe(data, name) if name else None if model else default_recipe(data)
+    chosen = listed_recipe(data, name) if name else None if model else listed_recipe(data, "fast")
     _check_recipes_model(data, model, name, chosen)
     return chosen
+
+
+def _checked_words(
+    data: str,
+    model: str | None,
+    recipe_name: str | None,
+    chosen: Recipe | None,
+    flags: dict[str, Any],
+    fields: dict[str, str],
+) -> TrainConfig:
+    """Return the config before the data are read; where they are to decide on the recipe, as another's.
+
+    Raises `UsageError` for words that no recipe takes which the data may decide on.
+    """
+    from glassnet.recipes import NAMED_RECIPES, recipe
+
+    if chosen is not None or model:
+        return _configured(chosen.config if chosen else recipe(data, model or ""), flags, fields)
+    of_images = NAMED_RECIPES["mnist", recipe_name or "fast"].config
+    if recipe_name:
+        return _configured(of_images, flags, fields)
+    try:
+        return _configured(recipe(data, "lenet5"), flags, fields)
+    except UsageError:
+        return _configured(of_images, flags, fields)
 
 
 def _check_recipes_model(data: str, model: str | None, name: str | None, chosen: Recipe | None) -> None:
@@ -909,6 +932,8 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
     values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
     if values.get("loss") not in (None, "cross-entropy"):
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
+    if "augment" in values:
+        values.setdefault("max_shift", 0)  # what the recipe does to images, too
     if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
         for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
             values.setdefault(name, None)

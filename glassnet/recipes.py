@@ -45,6 +45,7 @@ _DIGITS = TrainConfig(
     schedule="linear",
     label_smoothing=0.1,
     max_shift=1,
+    keep="last",
 )
 _PHOTOGRAPHS = TrainConfig(
     epochs=3,
@@ -57,6 +58,7 @@ _PHOTOGRAPHS = TrainConfig(
     schedule="linear",
     label_smoothing=0.2,
     augment="RandomCrop(padding=2, padding_mode=reflect),RandomHorizontalFlip",
+    keep="last",
 )
 """As Jordan 2024 (section 3, and the repository's Muon form), with batches of a quarter, and one rate for all that is
 no kernel."""
@@ -83,11 +85,15 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
     ),
 }
 """Recipes by data set and name, chosen on the validation split."""
+MODEL_DATA = {1: "mnist", 3: "cifar10"}
+"""Whose recipes other images get, by their channels."""
 NUM_EXAMPLES = {"mnist": 54_000, "cifar10": 45_000}
 """Of the training splits that those recipes were chosen on."""
-MOST_EPOCHS, MOST_VALIDATIONS, STEPS_PER_EPOCH = 100, 20, 8
-"""Of a recipe on other images, where there are few; and the least steps an epoch should have, for batches of 16 or
-more."""
+MOST_EPOCHS, MOST_VALIDATIONS, LEAST_BATCH = 100, 20, 16
+"""Of a recipe on other images, where there are few."""
+EPOCHS_POWER, BATCH_POWER = -0.6, 0.3
+"""Of the share that other images are of those a recipe was made for: a tenth of them get 4 times the epochs, with
+batches of half the size."""
 
 AUGMENTED = frozenset({"cifar10"})
 """Standard sets of photographs."""
@@ -118,40 +124,53 @@ def listed_recipe(data_name: str, name: str) -> Recipe | None:
 def named_recipe(name: str, data: Dataset) -> Recipe:
     """Return the recipe `name` for a data set: its own, or what MNIST's or CIFAR-10's makes of other images.
 
-    Grey images get MNIST's, others CIFAR-10's, with the augmentation that suits them; of fewer images as many are seen
-    in all as that recipe sees, in more epochs of smaller batches. Those are measured on their own data sets alone.
+    Grey images get MNIST's, others CIFAR-10's, with the augmentation that suits them; fewer images are seen in more
+    epochs of smaller batches.
 
     Raises `UsageError` for an unknown name, and for data that are no images of one or three channels.
     """
     found = listed_recipe(data.name, name)
     if found is not None:
         return found
-    model_data = {1: "mnist", 3: "cifar10"}.get(data.train.input_shape[0]) if data.train.is_image else None
-    if model_data is None or not data.train.num_classes:
+    if not has_recipes(data):
         raise UsageError(
             f"Recipe '{name}' classifies images of one or three channels; '{data.name}' has "
             f"{'images of other kinds' if data.train.is_image else 'numbers'}. Name a network with --model instead."
         )
+    model_data = MODEL_DATA[data.train.input_shape[0]]
     found = NAMED_RECIPES[model_data, name]
-    return replace(found, config=_for_other_images(found.config, len(data.train), NUM_EXAMPLES[model_data]))
+    options = {**found.options, **({"epsilon": 1e-5} if found.model == "airbench94" else {})}  # borders may be blank
+    return replace(found, options=options, config=_for_other_images(found.config, len(data.train), model_data))
 
 
-def _for_other_images(config: TrainConfig, num_examples: int, num_meant: int) -> TrainConfig:
-    """Return a config that was made for `num_meant` examples for fewer."""
+def has_recipes(data: Dataset) -> bool:
+    """Return whether `named_recipe` has any for a data set: for images of one or three channels, in classes."""
+    examples = data.train
+    return examples.is_image and examples.num_classes > 0 and examples.input_shape[0] in MODEL_DATA
+
+
+def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -> TrainConfig:
+    """Return a config that was made for `model_data` for so many other examples."""
     assert isinstance(config.batch_size, int)
-    epochs = min(MOST_EPOCHS, config.epochs * max(1.0, num_meant / max(num_examples, 1)))
+    share = min(1.0, max(num_examples, 1) / NUM_EXAMPLES[model_data])
+    epochs = min(MOST_EPOCHS, config.epochs * share**EPOCHS_POWER)
+    batch_size = max(LEAST_BATCH, round(config.batch_size * share**BATCH_POWER))
     return replace(
         config,
         epochs=epochs if epochs < 1 else round(epochs),
-        batch_size=max(1, min(config.batch_size, max(16, num_examples // STEPS_PER_EPOCH), num_examples)),
+        batch_size=max(1, min(batch_size, num_examples)),
         validate_every=max(1, round(epochs / MOST_VALIDATIONS)),
         augment=DEFAULT if config.augment else "",
     )
 
 
-def default_recipe(data_name: str) -> Recipe | None:
-    """Return what a data set is trained by where neither network nor recipe is named, if it has a recipe `fast`."""
-    return listed_recipe(data_name, "fast")
+def default_recipe(data: Dataset) -> Recipe | None:
+    """Return what a data set is trained by where neither network nor recipe is named: `fast`, where there is one.
+
+    None for digits, which have a config for LeNet-5, and for all that are no images or have no classes.
+    """
+    has_own = any(data_name == data.name for data_name, _ in RECIPES) and listed_recipe(data.name, "fast") is None
+    return None if has_own or not has_recipes(data) else named_recipe("fast", data)
 
 
 def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:

@@ -341,12 +341,12 @@ class RunWriter:
         write_text(self.path / CONFIG, yaml.safe_dump(plain(record), sort_keys=False, allow_unicode=True))
 
     def save_epoch(self, end: EpochEnd) -> None:
-        """Write what an epoch came to: the history, the weights where they are the best so far, and last the state.
+        """Write what an epoch came to: the history, the weights where they are those to keep, and last the state.
 
         A run that is killed in between does the epoch again and writes the same.
         """
         write_text(self.path / METRICS, end.history.to_csv())
-        if end.is_best:
+        if end.is_kept:
             save_weights(self.path / WEIGHTS, end.weights, end.history[-1].epoch)
         self.save_state(end.state)
 

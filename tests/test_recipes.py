@@ -13,7 +13,14 @@ from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
 from glassnet.models import build_model
-from glassnet.recipes import NAMED_RECIPES, RECIPES, named_recipe, recipe, with_usual_augmentation
+from glassnet.recipes import (
+    NAMED_RECIPES,
+    RECIPES,
+    default_recipe,
+    named_recipe,
+    recipe,
+    with_usual_augmentation,
+)
 from glassnet.training.config import TrainConfig
 
 
@@ -54,21 +61,57 @@ def test_the_data_sets_of_the_recipes_get_theirs_and_other_images_what_is_neares
     grey, colour = named_recipe("fast", small_data), named_recipe("fast", photos())
     assert (grey.model, colour.model) == ("speednet", "airbench94")
     assert (grey.config.augment, colour.config.augment) == ("", "default")
-    assert grey.config.batch_size == min(16, len(small_data.train))
+    assert 16 <= grey.config.batch_size < len(small_data.train)
     assert colour.config.batch_size == len(photos().train)
-    assert grey.config.epochs == 100
-    assert grey.config.validate_every == 5
 
 
-def test_as_many_images_are_seen_as_the_recipe_was_measured_with() -> None:
-    base = NAMED_RECIPES["mnist", "accurate"].config
-    for count in (6_000, 20_000, 54_000, 500_000):
-        inputs = torch.zeros(1, dtype=torch.uint8).expand(count, 1, 8, 8)
-        examples = ExampleSet(inputs, torch.arange(count) % 2, ("no", "yes"))
-        config = named_recipe("accurate", Dataset("other", examples, examples, examples, seed=0)).config
-        assert config.epochs * count >= 0.95 * base.epochs * min(54_000, count)
-        assert config.epochs == max(4, round(4 * 54_000 / count))
-        assert config.batch_size == base.batch_size
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fewer_images_get_more_epochs_of_smaller_batches(channels: int) -> None:
+    meant, model_data = {1: (54_000, "mnist"), 3: (45_000, "cifar10")}[channels]
+    base = NAMED_RECIPES[model_data, "accurate"].config
+    assert isinstance(base.batch_size, int)
+    configs = [
+        named_recipe("accurate", images_of(count, channels)).config for count in (meant // 10, meant // 2, meant, 10**6)
+    ]
+    assert [config.epochs for config in configs[2:]] == [base.epochs] * 2
+    assert [config.batch_size for config in configs[2:]] == [base.batch_size] * 2
+    tenth, half = configs[:2]
+    assert tenth.epochs == pytest.approx(4 * base.epochs, rel=0.05)
+    assert tenth.batch_size == pytest.approx(base.batch_size / 2, rel=0.01)
+    assert base.epochs < half.epochs < tenth.epochs
+    assert all(config.keep == "last" for config in configs)
+
+
+def test_a_handful_of_images_is_a_batch() -> None:
+    config = named_recipe("fast", images_of(7, 3)).config
+    assert (config.batch_size, config.epochs, config.validate_every) == (7, 100, 5)
+
+
+def images_of(count: int, channels: int) -> Dataset:
+    inputs = torch.zeros(1, dtype=torch.uint8).expand(count, channels, 8, 8)
+    examples = ExampleSet(inputs, torch.arange(count) % 2, ("no", "yes"))
+    return Dataset("other", examples, examples, examples, seed=0)
+
+
+def test_what_is_trained_without_a_named_network(small_data: Dataset) -> None:
+    assert default_recipe(replace(small_data, name="mnist")) is NAMED_RECIPES["mnist", "fast"]
+    assert default_recipe(replace(small_data, name="digits")) is None  # it has a config of its own for LeNet-5
+    assert default_recipe(small_data) == named_recipe("fast", small_data)
+    numbers = ExampleSet(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), ("no", "yes"))
+    assert default_recipe(Dataset("moons", numbers, numbers, numbers, seed=0)) is None
+    values = ExampleSet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4), ())
+    assert default_recipe(Dataset("ages", values, values, values, seed=0)) is None
+
+
+def test_blank_images_do_not_blow_a_recipe_for_other_images_up() -> None:
+    inputs, largest = torch.zeros(8, 3, 32, 32), {}
+    for options in (NAMED_RECIPES["cifar10", "fast"].options, named_recipe("fast", images_of(40, 3)).options):
+        model = build_model("airbench94", num_classes=2, **options)
+        model.initialise_from(inputs)  # type: ignore[operator]
+        torch.nn.functional.cross_entropy(model(inputs), torch.arange(8) % 2).backward()
+        gradients = [parameter.grad.abs().max() for parameter in model.parameters() if parameter.grad is not None]
+        largest[options.get("epsilon")] = float(torch.stack(gradients).max())
+    assert largest[1e-5] < 1e6 < 1e12 < largest[None]
 
 
 def test_a_recipe_for_what_is_no_image_and_an_unknown_one_are_refused() -> None:

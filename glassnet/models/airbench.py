@@ -27,7 +27,7 @@ class Airbench(nn.Module):
     `images` `(B, C, H, W)` -> `logits` `(B, num_classes)`. Built by `airbench94`, which says what is what.
     """
 
-    def __init__(self, widths: Sequence[int], *, num_classes: int, input_shape: Shape) -> None:
+    def __init__(self, widths: Sequence[int], *, num_classes: int, input_shape: Shape, epsilon: float) -> None:
         super().__init__()
         in_channels = channels_of("airbench94", input_shape)
         width = 2 * in_channels * WHITENING_SIZE**2
@@ -35,7 +35,7 @@ class Airbench(nn.Module):
         layers["whiten"] = nn.Conv2d(in_channels, width, WHITENING_SIZE)
         layers["act"] = nn.GELU()
         for number, next_width in enumerate(widths, start=1):
-            layers[f"block{number}"] = _block(width, next_width)
+            layers[f"block{number}"] = _block(width, next_width, epsilon)
             width = next_width
         layers["pool"] = nn.MaxPool2d(3)
         self.features = nn.Sequential(layers)
@@ -79,7 +79,11 @@ class Airbench(nn.Module):
 
 
 def airbench94(
-    *, num_classes: int = 10, input_shape: Shape = (3, 32, 32), widths: Sequence[int] = (64, 256, 256)
+    *,
+    num_classes: int = 10,
+    input_shape: Shape = (3, 32, 32),
+    widths: Sequence[int] = (64, 256, 256),
+    epsilon: float = 1e-12,
 ) -> nn.Module:
     """Network of the 94 % recipe for CIFAR-10 that trains in seconds on a GPU; 1,971,352 learned parameters.
 
@@ -90,31 +94,34 @@ def airbench94(
     convolution, max pooling of 2, batch normalisation, GELU, a second 3x3 convolution, batch normalisation and GELU;
     its convolutions start by handing their input channels on unchanged, as far as there are that many outputs. Batch
     normalisation has a learned shift and no scale, and forgets old batches faster (0.6 of the running statistics stay
-    after a batch). Its epsilon is 1e-12, made for photographs: where a channel is constant over a batch, as one can be
-    on the empty borders of MNIST's digits, the first gradients are a million times too large. The linear layer has
-    weights of standard deviation 1 and no bias, and the logits are divided by the number of its inputs.
+    after a batch). Its `epsilon` is made for photographs: where a channel is constant over a batch, as one can be on
+    the empty borders of MNIST's digits, the first gradients are a million times too large, and 1e-5 is better. The
+    linear layer has weights of standard deviation 1 and no bias, and the logits are divided by the number of its inputs.
 
     `widths` are the output channels of the blocks. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024),
     sections 3.1 to 3.3, in half precision there; this one trains in any.
 
-    Raises `UsageError` for widths below 1 and for images below 25x25 pixels, which three blocks leave no pixel of.
+    Raises `UsageError` for widths below 1, an epsilon that is not above 0, and images below 25x25 pixels, which three
+    blocks leave no pixel of.
     """
     if not widths:
         raise UsageError(f"widths of airbench94 must be one number a block, such as (64, 256, 256); got {widths}.")
     for width in widths:
         check_width("airbench94", widths=width)
-    return Airbench(widths, num_classes=num_classes, input_shape=input_shape)
+    if not epsilon > 0:
+        raise UsageError(f"epsilon of airbench94 must be above 0; got {epsilon}.")
+    return Airbench(widths, num_classes=num_classes, input_shape=input_shape, epsilon=epsilon)
 
 
-def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+def _block(in_channels: int, out_channels: int, epsilon: float) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             conv1=_conv(in_channels, out_channels),
             pool=nn.MaxPool2d(2),
-            norm1=_norm(out_channels),
+            norm1=_norm(out_channels, epsilon),
             act1=nn.GELU(),
             conv2=_conv(out_channels, out_channels),
-            norm2=_norm(out_channels),
+            norm2=_norm(out_channels, epsilon),
             act2=nn.GELU(),
         )
     )
@@ -127,7 +134,7 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def _norm(num_channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(num_channels, eps=1e-12, momentum=BATCH_SHARE)
+def _norm(num_channels: int, epsilon: float) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(num_channels, eps=epsilon, momentum=BATCH_SHARE)
     norm.weight.requires_grad_(False)
     return norm

@@ -18,6 +18,7 @@ from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
 
 BATCH_WORDS = ("all", "auto")
 ON_NAN = ("stop", "halve-lr")
+KEPT = ("best", "last")
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -74,6 +75,9 @@ class TrainConfig:
     """Stop after this many epochs without a lower hold-out loss; None trains all epochs."""
     validate_every: int = 1
     """Epochs from one look at the hold-out split to the next; the last epoch is always looked at."""
+    keep: str = "best"
+    """Which weights a run keeps: `best`, of the epoch with the lowest hold-out loss, or `last`. With a learning rate
+    that falls to zero the last are the ones meant, and few hold-out examples choose others by chance."""
     ema: float | None = None
     """Share of the moving average of the weights that is kept at each step, such as 0.999; the average is then what
     is evaluated and saved. None keeps none."""
@@ -116,6 +120,7 @@ class TrainConfig:
             ("schedule", self.schedule, tuple(SCHEDULES)),
             ("loss", None if is_own_loss(self.loss) else self.loss, (None, *LOSSES)),
             ("on_nan", self.on_nan, ON_NAN),
+            ("keep", self.keep, KEPT),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:

@@ -55,7 +55,8 @@ class EpochEnd:
     """What there is to save after an epoch. The tensors are live: copy or write them before returning."""
 
     history: History
-    is_best: bool
+    is_kept: bool
+    """Whether the weights are those to keep so far, by the config's `keep`."""
     weights: dict[str, Tensor]
     """The `state_dict` of what was evaluated: the model, or the moving average of its weights."""
     state: TrainingState
@@ -68,6 +69,7 @@ class FitResult:
 
     history: History
     best_epoch: int
+    """The epoch whose weights are kept."""
     stop_reason: str
     """`all epochs done`, `no lower hold-out loss for N epochs`, or `interrupted`."""
     timing: Timing
@@ -186,7 +188,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
                 assert row is not None
                 history = History((*history.rows, row))
                 stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
-                _save(loop, on_epoch, history, stopping.is_best, state)
+                _save(loop, on_epoch, history, stopping.is_best or loop.config.keep == "last", state)
                 loop.observer.epoch_ended(row, stopping.is_best)
                 if is_cut_short or (is_asked_to_stop() and loop.epoch <= loop.plan.num_epochs):
                     stop_reason = INTERRUPTED
@@ -197,7 +199,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
         loop.observer.stopped(stop_reason)
     return FitResult(
         history=history,
-        best_epoch=stopping.best_epoch,
+        best_epoch=stopping.best_epoch if loop.config.keep == "best" else history[-1].epoch,
         stop_reason=stop_reason,
         timing=loop.timing,
         step_shares=loop.profile.shares(),
@@ -240,11 +242,11 @@ def _is_finite(model: nn.Module) -> bool:
 
 
 def _save(
-    loop: EpochLoop, on_epoch: Callable[[EpochEnd], None], history: History, is_best: bool, state: TrainingState
+    loop: EpochLoop, on_epoch: Callable[[EpochEnd], None], history: History, is_kept: bool, state: TrainingState
 ) -> None:
     started = time.perf_counter()
     with random_states_kept(loop.device):
-        on_epoch(EpochEnd(history=history, is_best=is_best, weights=loop.evaluated_model.state_dict(), state=state))
+        on_epoch(EpochEnd(history=history, is_kept=is_kept, weights=loop.evaluated_model.state_dict(), state=state))
     loop.timing.saving_s += time.perf_counter() - started
 
 

@@ -32,11 +32,18 @@ def headline(contents: ReportContents) -> str:
     return f"{model} was trained on {data}; how well it names new images was not measured."
 
 
+def _place(contents: ReportContents) -> str:
+    """Say which of several epochs is the one kept: the best by its hold-out loss, or the last and not the best."""
+    losses = [loss for loss in column(contents.history, "validation_loss") if math.isfinite(loss)]
+    is_last = contents.best_epoch == column(contents.history, "epoch")[-1]
+    return "last" if is_last and losses and at_best(contents, "validation_loss") > min(losses) else "best"
+
+
 def lead(contents: ReportContents) -> list[str]:
     """Return the sentences below the headline: the training, and what to know about the answer."""
     history, test, sentences = contents.history, contents.test, []
     if history:
-        which = ", the best" if len(history) > 1 and has_validation(contents) else ""
+        which = f", the {_place(contents)}" if len(history) > 1 and has_validation(contents) else ""
         time = duration(sum(column(history, "epoch_s")))
         spent = f" in {time}" if time else ""
         epochs = plural(len(history), "epoch")

@@ -166,7 +166,7 @@ def test_weights_do_not_depend_on_who_watches_and_what_is_saved(
 
 def test_epochs_between_looks_at_the_hold_out_split_have_no_figures_and_are_not_best(small_data: Dataset) -> None:
     told = []
-    result = train(network(), small_data, epochs=5, validate_every=2, on_epoch=lambda end: told.append(end.is_best))
+    result = train(network(), small_data, epochs=5, validate_every=2, on_epoch=lambda end: told.append(end.is_kept))
     is_looked_at = [row.validation_loss == row.validation_loss for row in result.history]
     assert is_looked_at == [False, True, False, True, True]
     assert told[0], "there is something to use from the first epoch on"

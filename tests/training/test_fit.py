@@ -127,13 +127,25 @@ def test_what_is_saved_as_best_is_the_state_at_the_lowest_loss(small_data: Datas
     saved: list[tuple[bool, float]] = []
 
     def note(end: EpochEnd) -> None:
-        saved.append((end.is_best, end.history[-1].validation_loss))
+        saved.append((end.is_kept, end.history[-1].validation_loss))
 
     fit(network(), *prepared(small_data), TrainConfig(epochs=8, batch_size=16), precision="fp32", on_epoch=note)
     lowest = math.inf
     for is_best, loss in saved:
         assert is_best == (loss < lowest)
         lowest = min(lowest, loss)
+
+
+def test_the_last_weights_are_kept_on_request_and_patience_still_watches_the_loss(small_data: Dataset) -> None:
+    kept: list[bool] = []
+    options = {"optimizer": "sgd", "learning_rate": 2.0, "schedule": "constant", "max_gradient_norm": 1.0}
+    config = TrainConfig(epochs=50, batch_size=16, patience=2, keep="last", **options)
+    result = fit(
+        network(), *prepared(small_data), config, precision="fp32", on_epoch=lambda end: kept.append(end.is_kept)
+    )
+    assert result.stop_reason == "no lower hold-out loss for 2 epochs"
+    assert result.best_epoch == len(result.history) == result.history.best.epoch + 2 < 50
+    assert kept == [True] * len(result.history)
 
 
 def test_without_a_hold_out_split_the_last_epoch_counts(small_data: Dataset) -> None:

@@ -161,6 +161,12 @@ def test_the_page_starts_from_the_answer_and_leads_down(full: Page) -> None:
     assert links == [f"#{name}" for name in ids[1:]]
 
 
+def test_the_last_epoch_is_not_called_the_best_where_another_was() -> None:
+    history = [row | {"validation_loss": loss} for row, loss in zip(epochs(3), (0.5, 0.2, 0.3), strict=True)]
+    for kept, word in ((2, "best"), (3, "last")):
+        assert f"those of epoch {kept}, the {word}." in page_with(history=history, best_epoch=kept).text
+
+
 def test_the_text_below_the_headline_says_how_the_training_went(full: Page) -> None:
     assert "Trained for 4 epochs in 8 s; the weights kept are those of epoch 3, the best." in full.text
     assert "Training stopped: all 4 epochs were done." in full.text
