@@ -96,7 +96,8 @@ def airbench94(
     normalisation has a learned shift and no scale, and forgets old batches faster (0.6 of the running statistics stay
     after a batch). Its `epsilon` is made for photographs: where a channel is constant over a batch, as one can be on
     the empty borders of MNIST's digits, the first gradients are a million times too large, and 1e-5 is better. The
-    linear layer has weights of standard deviation 1 and no bias, and the logits are divided by the number of its inputs.
+    linear layer has weights of standard deviation 1 and no bias, and the logits are divided by the number of its
+    inputs.
 
     `widths` are the output channels of the blocks. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024),
     sections 3.1 to 3.3, in half precision there; this one trains in any.
