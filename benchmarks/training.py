@@ -12,8 +12,8 @@ Sides, in turn within each round, so that a noisy machine is noisy to all:
 - `Lightning`: the same DataLoader under `lightning.Trainer`, where the package is installed.
 
 `--share` takes that share of the training and the validation split, so that a round is short; seconds are given for a
-whole epoch. Prints hardware, versions, n, and medians with their range, the ratio to `gn.train`'s within each round, and
-which share of the machine's peak an epoch comes to: of the fastest of 20 products of 2048x2048 matrices in the same
+whole epoch. Prints hardware, versions, n, and medians with their range, the ratio to `gn.train`'s within each round,
+and which share of the machine's peak an epoch comes to: of the fastest of 20 products of 2048x2048 matrices in the same
 number format, with three times the multiplications and additions of a forward pass counted for a step, and validation
 not counted.
 """
