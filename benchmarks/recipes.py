@@ -1,10 +1,12 @@
-"""Accuracy and time of every recipe: `python benchmarks/recipes.py [--seeds 5] [mnist/fast digits/lenet5 ...]`.
+"""Accuracy and time of every recipe: `python benchmarks/recipes.py [--seeds 5] [--curve] [cifar10/accurate ...]`.
 
 Seeds vary the validation split, the first weights and the training. Data sets are read as `load_data` reads them
 (`$GLASSNET_DATA`). `training` is what the epochs took, evaluation of the hold-out split included; `whole` is all of
 `gn.train`, with its checks, the test split and the report. The first training of a process also pays for torch's first
 calls; the median over seeds is that of a warm one. The test split is only reported: recipes are chosen on the
-validation split. `--command` also times `glassnet train DATA --recipe NAME` in new processes.
+validation split. `--command` also times `glassnet train DATA --recipe NAME` in new processes. `--curve` prints seconds
+and hold-out accuracy after each epoch, and the share of the machine's peak that the epochs came to, as `training.py`
+has it. The device is the one that `gn.train` takes: a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import time
 from pathlib import Path
 
 import torch
+from training import peak
 
 import glassnet as gn
-from glassnet._device import describe_device, resolve_device
+from glassnet._device import describe_device, resolve_device, resolve_precision
 from glassnet.models import ARCHITECTURES
 from glassnet.recipes import NAMED_RECIPES, RECIPE_NAMES, RECIPES, Recipe
 
@@ -35,10 +38,21 @@ def recipe_of(name: str) -> tuple[str, Recipe]:
     return data_name, Recipe(model=part, config=RECIPES[data_name, part])
 
 
-def measure(name: str, seed: int) -> dict[str, float]:
-    """Train one recipe with one seed; return accuracies (shares) and seconds."""
+def print_curve(run: gn.Run, top: float) -> None:
+    """Print a line for each epoch, and the share of `top` FLOP/s over all of them."""
+    elapsed, counted = 0.0, gn.summary(run.model, run.preprocessing.input_shape)
+    for row in run.history:
+        elapsed += row.epoch_s
+        print(f"  epoch {row.epoch:3} after {elapsed:7.1f} s: held out {row.validation_accuracy:.2%}", flush=True)
+    operations = 3 * (counted.num_multiplications + counted.num_additions) * sum(r.num_examples for r in run.history)
+    print(f"  {operations / 1e12:,.1f} TFLOP, {operations / elapsed / top:.0%} of the peak of {top / 1e9:,.0f} GFLOP/s")
+
+
+def measure(name: str, seed: int, top: float | None) -> dict[str, float]:
+    """Train one recipe with one seed; return accuracies (shares) and seconds. `top` is for the curve, if any."""
     data_name, recipe = recipe_of(name)
-    data = gn.load_data(data_name, seed=seed)
+    share = {} if recipe.validation_share is None else {"validation_share": recipe.validation_share}
+    data = gn.load_data(data_name, seed=seed, **share)
     channels, *size = data.train.input_shape
     entry = ARCHITECTURES[recipe.model]
     if recipe.size is not None or not entry.any_size:
@@ -51,6 +65,8 @@ def measure(name: str, seed: int) -> dict[str, float]:
             model, data, dataclasses.replace(recipe.config, seed=seed), out=Path(folder) / "run", progress=False
         )
         seconds = time.perf_counter() - started
+        if top is not None:
+            print_curve(run, top)
         with_tta = gn.open_run(run.path, tta="mirror-shift").evaluate(data.test).accuracy
     return {
         "validation": run.history.best.validation_accuracy,
@@ -77,11 +93,13 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--command", action="store_true", help="also time the command in new processes")
+    parser.add_argument("--curve", action="store_true", help="also print the epochs, and the share of peak")
     arguments = parser.parse_args()
     device = describe_device(resolve_device())
+    top = peak(resolve_device(), resolve_precision("auto", resolve_device())) if arguments.curve else None
     print(f"{device}, {platform.processor() or platform.machine()}, torch {torch.__version__}, n = {arguments.seeds}")
     for name in arguments.recipes:
-        rows = [measure(name, seed) for seed in range(arguments.seeds)]
+        rows = [measure(name, seed, top) for seed in range(arguments.seeds)]
         if arguments.command and name.split("/")[1] in RECIPE_NAMES:
             for row in rows:
                 row["command"] = command_seconds(name)

@@ -858,6 +858,8 @@ def _prepare(
     chosen = _listed_recipe(data, model, recipe_name)
     config = _checked_words(data, model, recipe_name, chosen, flags, fields)
     resolve_device(config.device)  # before a download, not after it
+    if chosen is not None and chosen.validation_share is not None:
+        data_options.setdefault("validation_share", chosen.validation_share)
     examples = load_data(data, seed=config.seed, **source, **data_options)
     if chosen is None and (recipe_name or not model):
         chosen = named_recipe(recipe_name, examples) if recipe_name else default_recipe(examples)

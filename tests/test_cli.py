@@ -600,3 +600,25 @@ def test_words_for_a_recipes_own_optimizer_are_taken_with_it(glassnet, tmp_path:
     assert open_run(tmp_path / "run").config.other_learning_rate == 0.1
     own = cli._listed_recipe("mnist", None, None)
     assert own is NAMED_RECIPES["mnist", "fast"]
+
+
+def test_a_recipe_says_how_many_examples_are_held_out_unless_the_user_does(
+    glassnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    fast = Recipe(model="softmax", validation_share=0.3, config=TrainConfig(epochs=1))
+    monkeypatch.setitem(NAMED_RECIPES, ("digits", "fast"), fast)
+    for index, (words, share) in enumerate((((), 0.3), (("--set", "data.validation_share=0.2"), 0.2))):
+        run = tmp_path / str(index)
+        assert glassnet("train", "digits", "--recipe", "fast", *words, "--out", run, "--quiet")[0] == 0
+        data = open_run(run).record["data"]
+        assert data["validation_share"] == share
+        assert data["num_validation"] == pytest.approx(share * (data["num_train"] + data["num_validation"]), abs=10)
+
+
+def test_other_images_are_trained_by_the_fast_recipe(glassnet, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("--epochs", "1", "--set", "other_learning_rate=0.04", "--quiet")
+    assert glassnet("train", photos, *words, "--out", tmp_path / "run")[0] == 0
+    run = open_run(tmp_path / "run")
+    assert (run.record["model"]["name"], run.config.keep, run.config.other_learning_rate) == ("speednet", "last", 0.04)
+    code, _, err = glassnet("train", photos, "--set", "plateau_patience=3")
+    assert (code, "plateau_patience has no effect" in err) == (2, True)
