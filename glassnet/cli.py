@@ -89,7 +89,7 @@ AugmentOption = Annotated[
     typer.Option(
         metavar="TEXT|default|none",
         help="Changes to training images, such as 'RandomCrop(padding=4),RandomHorizontalFlip'. "
-        "Default: what suits the data, for photographs.",
+        "They replace all that a recipe does to images. Default: the recipe's, or for photographs what suits them.",
     ),
 ]
 RootOption = Annotated[
@@ -120,7 +120,8 @@ def train(
         str | None,
         typer.Option(
             help="A network: see `glassnet models`, or your own: file.py:Class, or file.py:function that returns one. "
-            "Default: that of --recipe fast for grey and colour images, mlp for numbers, lenet5 for digits."
+            "Default: that of --recipe fast for grey and colour images, mlp for numbers, lenet5 for digits and "
+            "for values of images."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATA-MODEL.")] = None,
@@ -889,9 +890,10 @@ def _prepare(
 
 def _listed_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
     """Return the data's own recipe of the name, or its fast one where no network is named; None without any."""
-    from glassnet.recipes import listed_recipe
+    from glassnet.recipes import has_optimizer, listed_recipe
 
-    chosen = listed_recipe(data, name) if name else None if model else listed_recipe(data, "fast")
+    is_usual = not model and has_optimizer()
+    chosen = listed_recipe(data, name) if name else listed_recipe(data, "fast") if is_usual else None
     _check_recipes_model(data, model, name, chosen)
     return chosen
 
@@ -936,6 +938,10 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
     if "augment" in values:
         values.setdefault("max_shift", 0)  # what the recipe does to images, too
+    if values.keys() & {"epochs", "patience"}:
+        values.setdefault("validate_every", 1)  # the recipe's is for its own epochs, all of them
+    if "patience" in values:
+        values.setdefault("keep", "best")
     if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
         for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
             values.setdefault(name, None)

@@ -65,8 +65,11 @@ class ComparedRun:
 
     @property
     def best(self) -> EpochRow | None:
-        """The epoch with the lowest hold-out loss; None where no epoch is over."""
-        return self.history.best if len(self.history) else None
+        """The epoch whose weights are kept: of the lowest hold-out loss, or the last; None where no epoch is over."""
+        if not len(self.history):
+            return None
+        keeps_last = (self.record.get("training") or {}).get("keep") == "last"
+        return self.history[-1] if keeps_last else self.history.best  # type: ignore[no-any-return]
 
     @property
     def test(self) -> dict[str, float]:

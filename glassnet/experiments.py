@@ -82,7 +82,7 @@ def train(
     tensorboard: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Train `model` on `data` in place and return the finished run, with the weights of the best epoch.
+    """Train `model` on `data` in place and return the finished run, with the weights that `config.keep` says.
 
     `model` is any `nn.Module` that maps images `(B, C, H, W)` to logits `(B, num_classes)`. Without a `config`, the
     recipe for this data and model is taken, or the defaults. The run folder is `out`, by default
@@ -269,7 +269,7 @@ def _run(
     log: TensorBoardObserver | None,
     state: TrainingState | None,
 ) -> Run:
-    """Train, from `state` on where there is one; judge the best weights; return the run."""
+    """Train, from `state` on where there is one; judge the weights that are kept; return the run."""
     device = next((parameter.device for parameter in experiment.model.parameters()), torch.device("cpu"))
     told = [*observers, *([log] if log else [])]
     observer = together([GuardedObserver(one, device) for one in told])  # each apart: one that fails silences no other
@@ -362,7 +362,7 @@ def _bound(result: FitResult, preparing_s: float, device: torch.device) -> Bound
 
 def _kept(writer: RunWriter) -> str:
     if writer.has_weights:
-        return f"The best epoch before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
+        return f"The epoch kept before it is in {writer.path}, the weights before the step in {writer.state_path.name}."
     return f"The weights before the step are in {writer.state_path}." if writer.is_usable else "Nothing was saved."
 
 
@@ -431,7 +431,7 @@ def _versions(device: torch.device) -> dict[str, str]:
 
 
 def _finish(writer: RunWriter, experiment: _Experiment, failures: Sequence[SetAside]) -> Run:
-    """Judge the best weights on the test split, store the figures, write the report.
+    """Judge the weights that are kept on the test split, store the figures, write the report.
 
     `failures` are the files of the other splits that could not be decoded.
     """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import DEFAULT
 from glassnet.data.examples import Dataset
@@ -95,6 +97,8 @@ NUM_EXAMPLES = {"mnist": 54_000, "cifar10": 45_000}
 """Of the training splits that those recipes were chosen on."""
 MOST_EPOCHS, MOST_VALIDATIONS, LEAST_BATCH = 100, 20, 16
 """Of a recipe on other images, where there are few."""
+LEAST_EPOCHS = 3
+"""Of a recipe on other images, where there are many: hardly any are as easy as MNIST's."""
 EPOCHS_POWER, BATCH_POWER = -0.6, 0.3
 """Of the share that other images are of those a recipe was made for: a tenth of them get 4 times the epochs, with
 batches of half the size."""
@@ -137,9 +141,10 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
     if found is not None:
         return found
     if not has_recipes(data):
+        has = "values to predict" if not data.train.num_classes else "images of other kinds"
         raise UsageError(
             f"Recipe '{name}' classifies images of one or three channels; '{data.name}' has "
-            f"{'images of other kinds' if data.train.is_image else 'numbers'}. Name a network with --model instead."
+            f"{has if data.train.is_image else 'numbers'}. Name a network with --model instead."
         )
     model_data = MODEL_DATA[data.train.input_shape[0]]
     found = NAMED_RECIPES[model_data, name]
@@ -162,22 +167,30 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
     """Return a config that was made for `model_data` for so many other examples."""
     assert isinstance(config.batch_size, int)
     share = min(1.0, max(num_examples, 1) / NUM_EXAMPLES[model_data])
-    epochs = min(MOST_EPOCHS, config.epochs * share**EPOCHS_POWER)
+    epochs = round(min(MOST_EPOCHS, max(LEAST_EPOCHS, config.epochs) * share**EPOCHS_POWER))
     batch_size = max(LEAST_BATCH, round(config.batch_size * share**BATCH_POWER))
     return replace(
         config,
-        epochs=epochs if epochs < 1 else round(epochs),
+        epochs=epochs,
         batch_size=max(1, min(batch_size, num_examples)),
         validate_every=max(1, round(epochs / MOST_VALIDATIONS)),
         augment=DEFAULT if config.augment else "",
     )
 
 
+def has_optimizer() -> bool:
+    """Return whether torch has the recipes' optimizer, Muon, as it has since 2.9."""
+    return hasattr(torch.optim, "Muon")
+
+
 def default_recipe(data: Dataset) -> Recipe | None:
     """Return what a data set is trained by where neither network nor recipe is named: `fast`, where there is one.
 
-    None for digits, which have a config for LeNet-5, and for all that are no images or have no classes.
+    None for digits, which have a config for LeNet-5, for all that are no images or have no classes, and with a torch
+    that has no Muon.
     """
+    if not has_optimizer():
+        return None
     has_own = any(data_name == data.name for data_name, _ in RECIPES) and listed_recipe(data.name, "fast") is None
     return None if has_own or not has_recipes(data) else named_recipe("fast", data)
 

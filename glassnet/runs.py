@@ -1,7 +1,7 @@
 """The run folder: everything a trained network needs to be used, repeated and judged again.
 
 config.yaml          what was run: versions, seed, data and its fingerprint, model, hyperparameters, result
-model.safetensors    the weights of the best epoch
+model.safetensors    the weights of the best epoch, or of the last (`keep`)
 last.ckpt            the full training state: after the last epoch, or where training stands
 previous-last.ckpt   the state before it, as long as the run is not complete
 model.py             the user's source, where the model is not one of glassnet's
@@ -93,7 +93,7 @@ REQUIRED = (CONFIG, WEIGHTS, PREPROCESSING, METRICS)
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: its folder, and the network of its best epoch."""
+    """A finished run: its folder, and the network as its kept epoch left it."""
 
     path: Path
     model: nn.Module
@@ -113,7 +113,7 @@ class Run:
     """What they call: `model` itself, or compiled, or averaged over views of each image."""
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}', best epoch {self.epoch} of {len(self.history)})"
+        return f"Run('{self.path}', epoch {self.epoch} of {len(self.history)})"
 
     @property
     def class_names(self) -> tuple[str, ...]:

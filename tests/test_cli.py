@@ -620,5 +620,10 @@ def test_other_images_are_trained_by_the_fast_recipe(glassnet, photos: Path, tmp
     assert glassnet("train", photos, *words, "--out", tmp_path / "run")[0] == 0
     run = open_run(tmp_path / "run")
     assert (run.record["model"]["name"], run.config.keep, run.config.other_learning_rate) == ("speednet", "last", 0.04)
+    assert (
+        glassnet("train", photos, "--epochs", "40", "--set", "patience=2", "--out", tmp_path / "p", "--quiet")[0] == 0
+    )
+    stopped = open_run(tmp_path / "p")
+    assert (stopped.config.keep, stopped.config.validate_every) == ("best", 1)
     code, _, err = glassnet("train", photos, "--set", "plateau_patience=3")
     assert (code, "plateau_patience has no effect" in err) == (2, True)

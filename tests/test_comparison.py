@@ -89,6 +89,14 @@ def test_only_what_differs_is_named_and_the_lowest_hold_out_loss_is_best(three: 
     }
 
 
+def test_a_run_that_keeps_its_last_weights_is_compared_by_its_last_epoch(tmp_path: Path) -> None:
+    best = write_run(tmp_path / "best", (0.2, 0.4), training__keep="best")
+    last = write_run(tmp_path / "last", (0.1, 0.3), training__keep="last")
+    comparison = gn.compare([best, last])
+    assert [(run.best.epoch, run.best.validation_loss) for run in comparison.runs if run.best] == [(1, 0.2), (2, 0.3)]
+    assert comparison.best == 0
+
+
 def test_an_option_that_one_run_names_and_another_leaves_at_its_usual_value_is_no_difference(tmp_path: Path) -> None:
     named = {"num_classes": 10, "input_shape": [1, 32, 32], "pooling": "average"}
     one = write_run(tmp_path / "one", model__name="lenet5", model__options=named)

@@ -103,6 +103,13 @@ def test_what_is_trained_without_a_named_network(small_data: Dataset) -> None:
     assert default_recipe(Dataset("ages", values, values, values, seed=0)) is None
 
 
+def test_a_torch_without_muon_trains_other_images_as_before(
+    small_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    assert default_recipe(small_data) is None
+
+
 def test_blank_images_do_not_blow_a_recipe_for_other_images_up() -> None:
     inputs, largest = torch.zeros(8, 3, 32, 32), {}
     for options in (NAMED_RECIPES["cifar10", "fast"].options, named_recipe("fast", images_of(40, 3)).options):

@@ -208,7 +208,10 @@ class TrainConfig:
                     "leave it out."
                 )
         if self.precision == "fp16" and entry.is_for_kernels:
-            raise UsageError(f"precision 'fp16' scales the loss, which '{self.optimizer}' does not take. Choose bf16.")
+            raise UsageError(
+                f"precision 'fp16' scales the loss, which '{self.optimizer}' does not take. "
+                "Choose bf16, or another optimizer, such as adamw."
+            )
 
     def resolved(self) -> TrainConfig:
         """Return the config with the usual value in place of every None that stands for one; what a run records."""

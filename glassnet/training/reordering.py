@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MethodType
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+
+class _PooledFirst(nn.Sequential):
+    """A chain that calls its modules in another order than they stand in. Copies and pickles of it are plain chains."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for name in _order(self):
+            inputs = self._modules[name](inputs)  # type: ignore[misc]
+        return inputs
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return (nn.Sequential, (), *super().__reduce_ex__(max(protocol, 2))[2:])  # type: ignore[misc]
 
 
 @contextmanager
@@ -20,42 +32,43 @@ def pooled_first(model: nn.Module) -> Iterator[None]:
     above zero its place stays, and elsewhere the gradient is zero either way. ReLU then has the pooled maps to go over,
     a quarter of the numbers for windows of 2x2.
 
-    Only what a chain does when it is called as a whole is changed: its modules keep their places and names. Modules
-    with hooks, whose inputs somebody watches, are left alone.
+    Only what a chain does when it is called as a whole is changed: its modules keep their places and names. Left alone
+    are modules with hooks, whose inputs somebody watches; a ReLU in place, whose input others may read; and dilated
+    pooling, whose windows can lie in the padding altogether.
     """
-    chains = [chain for chain in model.modules() if _is_plain(chain) and _order(chain) != list(chain._modules)]
+    chains = [chain for chain in model.modules() if type(chain) is nn.Sequential and _order(chain) != [*chain._modules]]
     for chain in chains:
-        # A method bound to the chain, which a deep copy binds to the copy.
-        chain.forward = MethodType(_forward, chain)
+        chain.__class__ = _PooledFirst
     try:
         yield
     finally:
         for chain in chains:
-            del chain.forward
-
-
-def _is_plain(module: nn.Module) -> bool:
-    return type(module) is nn.Sequential and "forward" not in vars(module)
-
-
-def _forward(chain: nn.Sequential, inputs: Tensor) -> Tensor:
-    for name in _order(chain):
-        inputs = chain._modules[name](inputs)
-    return inputs
+            chain.__class__ = nn.Sequential
 
 
 def _order(chain: nn.Module) -> list[str]:
     """Return the names of a chain's modules in the order in which they are to be called."""
     names, modules = list(chain._modules), chain._modules
+    if _has_any_global_hook():
+        return names
     for place in range(len(names) - 1):
         first, second = modules[names[place]], modules[names[place + 1]]
-        if type(first) is nn.ReLU and _pools(second) and not (_is_watched(first) or _is_watched(second)):
+        if _rectifies(first) and _pools(second) and not (_is_watched(first) or _is_watched(second)):
             names[place : place + 2] = names[place + 1], names[place]
     return names
 
 
+def _rectifies(module: nn.Module | None) -> TypeGuard[nn.ReLU]:
+    return isinstance(module, nn.ReLU) and type(module) is nn.ReLU and not module.inplace
+
+
 def _pools(module: nn.Module | None) -> TypeGuard[nn.Module]:
-    return isinstance(module, MAX_POOLINGS) and type(module) in MAX_POOLINGS and not module.return_indices
+    return (
+        isinstance(module, MAX_POOLINGS)
+        and type(module) in MAX_POOLINGS
+        and not module.return_indices
+        and module.dilation in (1, (1,), (1, 1), (1, 1, 1))
+    )
 
 
 def _is_watched(module: nn.Module) -> bool:

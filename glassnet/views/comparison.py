@@ -191,8 +191,9 @@ def render_comparison(comparison: Comparison) -> str:
         figures=[figure for title, name in CHARTS if (figure := _figure(title, name, drawn)) is not None],
         tables=[("Figures", head, named), *([differences] if comparison.differences else [])],
         remarks=[
-            "Hold-out figures are those of each run's best epoch, the one with the lowest hold-out loss; test figures "
-            "are those of its weights. The time is the sum over the epochs, img/s their median."
+            "Hold-out figures are those of each run's best epoch, the one with the lowest hold-out loss, or the last "
+            "where a run keeps the last weights; test figures are those of its weights. The time is the sum over the "
+            "epochs, img/s their median."
         ],
     )
     return render_curves(page)

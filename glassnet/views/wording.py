@@ -36,7 +36,7 @@ def _place(contents: ReportContents) -> str:
     """Say which of several epochs is the one kept: the best by its hold-out loss, or the last and not the best."""
     losses = [loss for loss in column(contents.history, "validation_loss") if math.isfinite(loss)]
     is_last = contents.best_epoch == column(contents.history, "epoch")[-1]
-    return "last" if is_last and losses and at_best(contents, "validation_loss") > min(losses) else "best"
+    return "last" if is_last and losses and at_best(contents, "validation_loss") != min(losses) else "best"
 
 
 def lead(contents: ReportContents) -> list[str]:

@@ -74,6 +74,18 @@ def test_training_stops_when_the_patience_is_used_up(
     assert ended == stops_after
 
 
+def test_patience_is_used_up_only_where_the_loss_was_looked_at() -> None:
+    stopping = EarlyStopping(patience=2)
+    for epoch in (1, 2, 3, 4):
+        stopping = stopping.updated(epoch, math.nan, is_watched=False)
+        assert not stopping.is_over
+    stopping = stopping.updated(5, 0.4)
+    assert (stopping.best_epoch, stopping.is_over) == (5, False)
+    for epoch, is_watched in ((6, True), (7, False), (8, True)):
+        stopping = stopping.updated(epoch, 0.5, is_watched=is_watched)
+        assert stopping.is_over == (epoch == 8)
+
+
 def test_the_best_epoch_is_remembered() -> None:
     stopping = EarlyStopping(5)
     flags = []

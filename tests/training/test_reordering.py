@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +24,13 @@ def gradients(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
 def calls(model: nn.Module, images: Tensor) -> list[str]:
     """Return the names of the modules of no children in the order of their calls."""
     names: list[str] = []
-    own = {id(module): name for name, module in model.named_modules() if not list(module.children())}
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda module, inputs, output: names.append(own[id(module)]) if id(module) in own else None
-    )
+    own = {name: module for name, module in model.named_modules() if not list(module.children())}
+    for name, module in own.items():
+        module.forward = lambda inputs, name=name, forward=module.forward: names.append(name) or forward(inputs)
     with torch.no_grad():
         model(images)
-    handle.remove()
+    for module in own.values():
+        del module.forward
     return names
 
 
@@ -70,6 +71,8 @@ def test_what_does_not_commute_stays() -> None:
         (nn.GELU(), nn.MaxPool2d(2)),
         (nn.ReLU(), Doubling(2)),
         (nn.MaxPool2d(2), nn.ReLU()),
+        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        (nn.ReLU(), nn.MaxPool2d(2, dilation=2)),
     ):
         model = nn.Sequential(first, second)
         with pooled_first(model):
@@ -88,19 +91,31 @@ def test_a_chain_that_is_indexed_or_watched_is_as_it_was() -> None:
         handle.remove()
 
 
-def test_a_copy_made_meanwhile_calls_its_own_modules() -> None:
+def test_a_hook_on_every_module_sees_them_in_their_places() -> None:
+    chain, seen = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), []
+    with pooled_first(chain):
+        handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module))
+        chain(torch.randn(1, 1, 4, 4))
+        handle.remove()
+    assert seen == [chain[0], chain[1], chain]
+
+
+def test_copies_and_pickles_made_meanwhile_are_plain_chains_of_their_own(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(2))
-    with pooled_first(model):
-        other = copy.deepcopy(model)
     images = torch.randn(1, 1, 4, 4)
-    expected = other(images)
+    expected = model(images)
+    with pooled_first(model):
+        torch.save(model, tmp_path / "model.pt")
+        copies = copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)
     with torch.no_grad():
         model[0].weight.add_(1)
-    assert torch.equal(other(images), expected)
+    for other in copies:
+        assert type(other) is nn.Sequential
+        assert torch.equal(other(images), expected)
 
 
 def test_an_error_puts_the_order_back() -> None:
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     with pytest.raises(KeyError), pooled_first(model):
         raise KeyError
-    assert "forward" not in vars(model)
+    assert type(model) is nn.Sequential
