@@ -69,7 +69,7 @@ class ComparedRun:
         if not len(self.history):
             return None
         keeps_last = (self.record.get("training") or {}).get("keep") == "last"
-        return self.history[-1] if keeps_last else self.history.best  # type: ignore[no-any-return]
+        return self.history[-1] if keeps_last else self.history.best
 
     @property
     def test(self) -> dict[str, float]:

@@ -17,11 +17,11 @@ class _PooledFirst(nn.Sequential):
 
     def forward(self, inputs: Tensor) -> Tensor:
         for name in _order(self):
-            inputs = self._modules[name](inputs)  # type: ignore[misc]
+            inputs = self._modules[name](inputs)
         return inputs
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return (nn.Sequential, (), *super().__reduce_ex__(max(protocol, 2))[2:])  # type: ignore[misc]
+        return (nn.Sequential, (), *super().__reduce_ex__(max(protocol, 2))[2:])
 
 
 @contextmanager
