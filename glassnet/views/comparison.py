@@ -87,7 +87,7 @@ def _curves_table(comparison: Comparison) -> list[RenderableType]:
         cells = [_loss(column.get(epoch, math.nan)) for column in columns]
         stars = ["*" if epoch == at else " " for at in best]
         table.add_row(str(epoch), *(Text(cell + star) for cell, star in zip(cells, stars, strict=True)))
-    return [Text(f"{title} by epoch; * is a run's best epoch"), table, Text()]
+    return [Text(f"{title} by epoch; * is the epoch that a run keeps"), table, Text()]
 
 
 def _loss(value: float) -> str:
@@ -124,7 +124,7 @@ def _figures_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "": comparison.keys,
         "run": [run.name for run in comparison.runs],
         "epochs": [_epochs(run) for run in comparison.runs],
-        "best epoch": [str(run.best.epoch) if run.best else "–" for run in comparison.runs],
+        "epoch kept": [str(run.best.epoch) if run.best else "–" for run in comparison.runs],
         "hold-out loss": [number(run.best.validation_loss) if run.best else "–" for run in comparison.runs],
         "hold-out accuracy": [percent(run.best.validation_accuracy, 2) if run.best else "–" for run in comparison.runs],
         "test accuracy": [percent(run.test.get("test_accuracy", math.nan), 2) for run in comparison.runs],
@@ -191,8 +191,8 @@ def render_comparison(comparison: Comparison) -> str:
         figures=[figure for title, name in CHARTS if (figure := _figure(title, name, drawn)) is not None],
         tables=[("Figures", head, named), *([differences] if comparison.differences else [])],
         remarks=[
-            "Hold-out figures are those of each run's best epoch, the one with the lowest hold-out loss, or the last "
-            "where a run keeps the last weights; test figures are those of its weights. The time is the sum over the "
+            "Hold-out figures are those of the epoch that each run keeps, of the lowest hold-out loss or the last "
+            "as its config says; test figures are those of its weights. The time is the sum over the "
             "epochs, img/s their median."
         ],
     )

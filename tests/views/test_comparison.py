@@ -65,7 +65,7 @@ def printed(value: Comparison) -> str:
 
 def test_the_terminal_has_the_curves_as_columns_with_a_star_at_each_runs_best_epoch() -> None:
     lines = printed(comparison(run("x", (3.0, 0.5, 0.75), 0.1), run("y", (2.0, 1.25), 0.01))).splitlines()
-    start = lines.index("Hold-out loss by epoch; * is a run's best epoch")
+    start = lines.index("Hold-out loss by epoch; * is the epoch that a run keeps")
     assert [line.split() for line in lines[start + 1 : start + 5]] == [
         ["epoch", "A", "B"],
         ["1", "3.0000", "2.0000"],
@@ -78,7 +78,7 @@ def test_of_many_epochs_some_are_in_the_terminal_and_the_best_always() -> None:
     losses = [2.0 - 0.01 * epoch for epoch in range(100)]
     losses[41] = 0.001
     lines = printed(comparison(run("x", losses, 0.1), run("y", losses[::-1], 0.01))).splitlines()
-    start = lines.index("Hold-out loss by epoch; * is a run's best epoch") + 2
+    start = lines.index("Hold-out loss by epoch; * is the epoch that a run keeps") + 2
     epochs = [int(line.split()[0]) for line in lines[start : lines.index("", start)]]
     assert (epochs[0], epochs[-1]) == (1, 100)
     assert {42, 59} <= set(epochs)
@@ -108,8 +108,8 @@ def test_the_terminals_table_has_what_differs_beside_the_figures_and_the_answer_
             "run",
             "field0",
             "epochs",
-            "best",
             "epoch",
+            "kept",
             "hold-out",
             "loss",
             "hold-out",
