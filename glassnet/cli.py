@@ -749,13 +749,11 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
 
 def _usual_config(source: str, model: str | None, data: Dataset, augment: str | None) -> TrainConfig:
     """Return the config that `train` would take for these words."""
-    from dataclasses import replace
-
     from glassnet.recipes import default_recipe, recipe, with_usual_augmentation
 
     chosen = None if model else default_recipe(data)
     config = chosen.config if chosen else with_usual_augmentation(recipe(source, model or "lenet5"), data)
-    return config if augment is None else replace(config, augment=augment, max_shift=0)
+    return _configured(config, {"augment": augment}, {})
 
 
 def _write_sheet(
@@ -890,9 +888,10 @@ def _prepare(
 
 def _listed_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
     """Return the data's own recipe of the name, or its fast one where no network is named; None without any."""
-    from glassnet.recipes import has_optimizer, listed_recipe
+    from glassnet.recipes import listed_recipe
+    from glassnet.training.muon import has_muon
 
-    is_usual = not model and has_optimizer()
+    is_usual = not model and has_muon()
     chosen = listed_recipe(data, name) if name else listed_recipe(data, "fast") if is_usual else None
     _check_recipes_model(data, model, name, chosen)
     return chosen

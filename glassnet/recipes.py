@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import DEFAULT
 from glassnet.data.examples import Dataset
 from glassnet.data.image_files import ImageFiles
 from glassnet.training.config import TrainConfig
+from glassnet.training.muon import has_muon
 
 RECIPES: dict[tuple[str, str], TrainConfig] = {
     ("digits", "lenet5"): TrainConfig(epochs=30, batch_size=32, max_shift=3, label_smoothing=0.1),
@@ -137,7 +136,7 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
 
     Raises `UsageError` for an unknown name, and for data that are no images of one or three channels.
     """
-    found = listed_recipe(data.name, name)
+    found = listed_recipe(_known_as(data), name)
     if found is not None:
         return found
     if not has_recipes(data):
@@ -155,6 +154,11 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
         validation_share=None,
         config=_for_other_images(found.config, len(data.train), model_data),
     )
+
+
+def _known_as(data: Dataset) -> str:
+    """Return the name that a data set's recipes are listed by; a folder that is called as a standard set is none."""
+    return data.name if data.source is None else data.source
 
 
 def has_recipes(data: Dataset) -> bool:
@@ -178,21 +182,15 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
     )
 
 
-def has_optimizer() -> bool:
-    """Return whether torch has the recipes' optimizer, Muon, as it has since 2.9."""
-    return hasattr(torch.optim, "Muon")
-
-
 def default_recipe(data: Dataset) -> Recipe | None:
     """Return what a data set is trained by where neither network nor recipe is named: `fast`, where there is one.
 
     None for digits, which have a config for LeNet-5, for all that are no images or have no classes, and with a torch
     that has no Muon.
     """
-    if not has_optimizer():
-        return None
-    has_own = any(data_name == data.name for data_name, _ in RECIPES) and listed_recipe(data.name, "fast") is None
-    return None if has_own or not has_recipes(data) else named_recipe("fast", data)
+    known_as = _known_as(data)
+    is_lenets = any(known_as == data_name for data_name, _ in RECIPES) and listed_recipe(known_as, "fast") is None
+    return named_recipe("fast", data) if has_muon() and has_recipes(data) and not is_lenets else None
 
 
 def with_fitting_batch(config: TrainConfig, num_examples: int) -> TrainConfig:

@@ -103,6 +103,13 @@ def test_what_is_trained_without_a_named_network(small_data: Dataset) -> None:
     assert default_recipe(Dataset("ages", values, values, values, seed=0)) is None
 
 
+def test_a_folder_called_like_a_standard_set_is_not_taken_for_it(small_data: Dataset) -> None:
+    for name in ("mnist", "digits"):
+        folder = replace(small_data, name=name, source=f"/home/me/{name}")
+        found = default_recipe(folder)
+        assert found == named_recipe("fast", folder) == named_recipe("fast", small_data)
+
+
 def test_a_torch_without_muon_trains_other_images_as_before(
     small_data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

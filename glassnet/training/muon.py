@@ -10,7 +10,13 @@ from torch import Tensor
 
 from glassnet._errors import UsageError
 
-if TYPE_CHECKING or hasattr(torch.optim, "Muon"):
+
+def has_muon() -> bool:
+    """Return whether torch has Muon, as it has since 2.9."""
+    return hasattr(torch.optim, "Muon")
+
+
+if TYPE_CHECKING or has_muon():
     from torch.optim import Muon
 else:
     Muon = torch.optim.Optimizer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glassnet._device import multiplies_bf16
 from glassnet._errors import UsageError
-from glassnet.training.muon import Float32Muon
+from glassnet.training.muon import Float32Muon, has_muon
 
 if TYPE_CHECKING:
     from glassnet.training.config import TrainConfig
@@ -62,7 +62,7 @@ def _sgd(groups: list[dict[str, Any]], *, momentum: float, nesterov: bool, **val
 
 
 def _muon(groups: list[dict[str, Any]], **values: Any) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
+    if not has_muon():
         raise UsageError(f"Optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}. Choose adamw.")
     device = groups[0]["params"][0].device
     make = without_compiler(torch.optim.Muon if multiplies_bf16(device) else Float32Muon)
