@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import torch
-from training import peak
+from training import operations_of, peak
 
 import glassnet as gn
 from glassnet._device import describe_device, resolve_device, resolve_precision
@@ -40,11 +40,12 @@ def recipe_of(name: str) -> tuple[str, Recipe]:
 
 def print_curve(run: gn.Run, top: float) -> None:
     """Print a line for each epoch, and the share of `top` FLOP/s over all of them."""
-    elapsed, counted = 0.0, gn.summary(run.model, run.preprocessing.input_shape)
+    elapsed = 0.0
     for row in run.history:
         elapsed += row.epoch_s
         print(f"  epoch {row.epoch:3} after {elapsed:7.1f} s: held out {row.validation_accuracy:.2%}", flush=True)
-    operations = 3 * (counted.num_multiplications + counted.num_additions) * sum(r.num_examples for r in run.history)
+    num_examples = sum(row.num_examples for row in run.history)
+    operations = operations_of(run.model, run.preprocessing.input_shape, num_examples)
     print(f"  {operations / 1e12:,.1f} TFLOP, {operations / elapsed / top:.0%} of the peak of {top / 1e9:,.0f} GFLOP/s")
 
 
@@ -69,7 +70,7 @@ def measure(name: str, seed: int, top: float | None) -> dict[str, float]:
             print_curve(run, top)
         with_tta = gn.open_run(run.path, tta="mirror-shift").evaluate(data.test).accuracy
     return {
-        "validation": run.history.best.validation_accuracy,
+        "validation": run.history[run.epoch - 1].validation_accuracy,
         "test": run.record["result"]["test_accuracy"],
         "test, mirror-shift": with_tta,
         "training": sum(row.epoch_s for row in run.history),
@@ -95,9 +96,10 @@ def main() -> None:
     parser.add_argument("--command", action="store_true", help="also time the command in new processes")
     parser.add_argument("--curve", action="store_true", help="also print the epochs, and the share of peak")
     arguments = parser.parse_args()
-    device = describe_device(resolve_device())
-    top = peak(resolve_device(), resolve_precision("auto", resolve_device())) if arguments.curve else None
-    print(f"{device}, {platform.processor() or platform.machine()}, torch {torch.__version__}, n = {arguments.seeds}")
+    device = resolve_device()
+    top = peak(device, resolve_precision("auto", device)) if arguments.curve else None
+    machine = platform.processor() or platform.machine()
+    print(f"{describe_device(device)}, {machine}, torch {torch.__version__}, n = {arguments.seeds}")
     for name in arguments.recipes:
         rows = [measure(name, seed, top) for seed in range(arguments.seeds)]
         if arguments.command and name.split("/")[1] in RECIPE_NAMES:

@@ -153,6 +153,12 @@ def lightning_epoch(data, name: str, shape: tuple[int, ...], batch_size: int) ->
     return module.ends[-1] - module.ends[-2]
 
 
+def operations_of(model: nn.Module, shape: tuple[int, ...], num_examples: int) -> int:
+    """Return the multiplications and additions of training on so many examples: three times those of their passes."""
+    counted = gn.summary(model, shape)
+    return 3 * (counted.num_multiplications + counted.num_additions) * num_examples
+
+
 def peak(device: torch.device, precision: str) -> float:
     """Return the FLOP/s of the fastest product of two square matrices."""
     kind, side = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision], 2048
@@ -194,8 +200,8 @@ def main() -> None:
         f"{arguments.data}/{arguments.model}, {len(data.train):,} of the images, n = {arguments.rounds}"
     )
     top = peak(device, resolve_precision("auto", device))
-    counted = gn.summary(network(arguments.model, shape, data.train.num_classes), shape)
-    operations = 3 * (counted.num_multiplications + counted.num_additions) * len(data.train) / arguments.share
+    model = network(arguments.model, shape, data.train.num_classes)
+    operations = operations_of(model, shape, len(data.train)) / arguments.share
     print(f"peak {top / 1e9:,.0f} GFLOP/s; an epoch has {operations / 1e12:,.2f} TFLOP")
     for batch_size in arguments.batch_sizes:
         times: dict[str, list[float]] = {side: [] for side in arguments.sides}

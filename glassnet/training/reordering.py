@@ -59,7 +59,7 @@ def _order(chain: nn.Module) -> list[str]:
 
 
 def _rectifies(module: nn.Module | None) -> TypeGuard[nn.ReLU]:
-    return isinstance(module, nn.ReLU) and type(module) is nn.ReLU and not module.inplace
+    return type(module) is nn.ReLU and not module.inplace
 
 
 def _pools(module: nn.Module | None) -> TypeGuard[nn.Module]:
