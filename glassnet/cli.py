@@ -767,7 +767,7 @@ def _write_sheet(
     from glassnet._errors import WorkError
     from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation, resolve_augmentation
     from glassnet.data.preprocessing import make_preprocessing
-    from glassnet.data.transforms import RandomShift
+    from glassnet.data.transforms import RandomHorizontalFlip, RandomShift
 
     if size is None:
         raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
@@ -775,6 +775,8 @@ def _write_sheet(
     transforms = parse_augmentation(resolve_augmentation(config.augment, dataset.name, record)).transforms
     if config.max_shift:
         transforms = (RandomShift(max_shift=config.max_shift), *transforms)
+    if config.alternating_flip:
+        transforms = (RandomHorizontalFlip(), *transforms)
     sheet = augmentation_sheet(dataset.train, Augmentation(transforms), record=record, seed=seed)
     try:
         sheet.save(out)
@@ -936,7 +938,7 @@ def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, st
     if values.get("loss") not in (None, "cross-entropy"):
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
     if "augment" in values:
-        values.setdefault("max_shift", 0)  # what the recipe does to images, too
+        values |= {"max_shift": 0, "alternating_flip": False} | values  # what the recipe does to images, too
     if values.keys() & {"epochs", "patience"}:
         values.setdefault("validate_every", 1)  # the recipe's is for its own epochs, all of them
     if "patience" in values:

@@ -138,6 +138,8 @@ def check_model(
     else:
         _try_own_loss(model, data, preprocessing, objective)
     _check_shift(config.max_shift, preprocessing)
+    if config.alternating_flip and not isinstance(preprocessing, Preprocessing):
+        raise UsageError("alternating_flip mirrors images, and these inputs are numbers. Leave it out.")
     _check_augmentation(config.augment, preprocessing, objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         hint = " Build it with unit='sigmoid' to train it." if spec and spec.name.startswith("gate-") else ""

@@ -86,7 +86,12 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
     ("cifar10", "accurate"): Recipe(
         model="airbench94",
         validation_share=0.02,  # all the rest trains, as in the paper
-        config=replace(_PHOTOGRAPHS, epochs=10),
+        config=replace(
+            _PHOTOGRAPHS,
+            epochs=16,
+            alternating_flip=True,
+            augment="RandomCrop(padding=2, padding_mode=reflect)",
+        ),
     ),
 }
 """Recipes by data set and name, chosen on the validation split."""
@@ -178,6 +183,7 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
         epochs=epochs,
         batch_size=max(1, min(batch_size, num_examples)),
         validate_every=max(1, round(epochs / MOST_VALIDATIONS)),
+        alternating_flip=False,  # the default mirrors by chance, and only classes that stay what they are
         augment=DEFAULT if config.augment else "",
     )
 

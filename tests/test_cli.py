@@ -266,13 +266,14 @@ def test_the_sheet_shows_what_training_with_the_same_words_does(glassnet, photos
 def test_the_sheet_shows_what_the_recipe_of_the_data_does(
     glassnet, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
-    fast = Recipe(model="mlp", config=TrainConfig(max_shift=3))
+    fast = Recipe(model="mlp", config=TrainConfig(max_shift=3, alternating_flip=True))
     monkeypatch.setitem(NAMED_RECIPES, ("digits", "fast"), fast)
     record = make_preprocessing(digits.train[:64], (8, 8), digits.framing)
     for words, shift in (((), 3), (("--model", "mlp"), 0)):
         sheet = tmp_path / f"{shift}.png"
         assert glassnet("data", "digits", *words, "--show-augmented", sheet)[0] == 0
-        drawn = parse_augmentation(f"RandomShift(max_shift={shift})" if shift else "none")
+        changes = f"RandomHorizontalFlip, RandomShift(max_shift={shift})" if shift else "none"
+        drawn = parse_augmentation(changes)
         with Image.open(sheet) as picture:
             assert picture.tobytes() == augmentation_sheet(digits.train, drawn, record=record, seed=0).tobytes()
 
@@ -489,6 +490,15 @@ def test_another_optimizer_than_the_recipes_gets_its_own_usual_figures() -> None
     assert config == TrainConfig(optimizer="adamw").resolved()
     assert cli._configured(base, {"optimizer": "sgd", "learning_rate": 0.3}, {}).learning_rate == 0.3
     assert cli._configured(base, {"optimizer": None, "epochs": 2}, {}).learning_rate == 0.1
+
+
+def test_an_augmentation_that_is_asked_for_replaces_all_that_a_recipe_does_to_images() -> None:
+    base = TrainConfig(augment="RandomRotation(degrees=5)", max_shift=2, alternating_flip=True)
+    config = cli._configured(base, {"augment": "none"}, {})
+    assert (config.augment, config.max_shift, config.alternating_flip) == ("none", 0, False)
+    config = cli._configured(base, {"augment": "MixUp"}, {"alternating_flip": "true"})
+    assert (config.augment, config.max_shift, config.alternating_flip) == ("MixUp", 0, True)
+    assert cli._configured(base, {"augment": None}, {}) == base
 
 
 def test_lr_range_takes_a_network_and_a_loss_of_ones_own(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

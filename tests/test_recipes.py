@@ -12,6 +12,7 @@ from glassnet import UsageError
 from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
+from glassnet.data.transforms import RandomHorizontalFlip
 from glassnet.models import build_model
 from glassnet.recipes import (
     NAMED_RECIPES,
@@ -51,7 +52,10 @@ def test_a_named_recipe_builds_its_network_and_names_transforms_that_fit_its_ima
     shape = (1 if data_name == "mnist" else 3, found.size or side, found.size or side)
     model = build_model(found.model, num_classes=10, input_shape=shape, **found.options)
     assert model(torch.zeros(2, *shape)).shape == (2, 10)
-    parse_augmentation(found.config.augment).check(shape)
+    changes = parse_augmentation(found.config.augment)
+    changes.check(shape)
+    mirrors = [isinstance(change, RandomHorizontalFlip) for change in changes] + [found.config.alternating_flip]
+    assert sum(mirrors) == (data_name == "cifar10")  # one of them, for things; none for digits
     assert found.config.resolved().optimizer == "muon"
 
 
@@ -61,6 +65,7 @@ def test_the_data_sets_of_the_recipes_get_theirs_and_other_images_what_is_neares
     grey, colour = named_recipe("fast", small_data), named_recipe("fast", photos())
     assert (grey.model, colour.model) == ("speednet", "airbench94")
     assert (grey.config.augment, colour.config.augment) == ("", "default")
+    assert not named_recipe("accurate", photos()).config.alternating_flip
     assert 16 <= grey.config.batch_size < len(small_data.train)
     assert colour.config.batch_size == len(photos().train)
 

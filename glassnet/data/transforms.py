@@ -214,6 +214,11 @@ def _check_reach(kind: str, name: str, reach: int, input_shape: Shape) -> None:
         )
 
 
+def mirrored(pixels: Tensor, is_mirrored: Tensor) -> Tensor:
+    """Return `pixels` `(N, C, H, W)`, mirrored left to right where `is_mirrored` `(N,)`."""
+    return torch.where(column_on(pixels, is_mirrored), pixels.flip(3), pixels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomHorizontalFlip(PixelTransform):
     """Mirror an image left to right with probability `p`. Not for classes that a mirror changes: letters, digits."""
@@ -222,9 +227,7 @@ class RandomHorizontalFlip(PixelTransform):
 
     def change(self, pixels: Tensor, generator: torch.Generator, fill: int) -> Tensor:
         """Return each image mirrored or as it is."""
-        return torch.where(
-            column_on(pixels, torch.rand(len(pixels), generator=generator) < self.p), pixels.flip(3), pixels
-        )
+        return mirrored(pixels, torch.rand(len(pixels), generator=generator) < self.p)
 
 
 @dataclass(frozen=True, kw_only=True)

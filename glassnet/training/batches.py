@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from glassnet.data.augmentation import Augmentation, parse_augmentation, random_
 from glassnet.data.loader import DeviceExamples, batch_bounds, shuffled_order
 from glassnet.data.preprocessing import Preprocessing
 from glassnet.data.records import InputRecord
+from glassnet.data.transforms import mirrored
 from glassnet.training.config import TrainConfig
 
 PURPOSES = ("shift", "augmentation")
@@ -47,6 +49,12 @@ class TrainingBatches:
         """Return the generators that an epoch draws from, at their start."""
         return {purpose: seeded_generator(self.config.seed, purpose, epoch) for purpose in PURPOSES}
 
+    @functools.cached_property
+    def _mirrors(self) -> Tensor:
+        """Whether each example is mirrored in the odd epochs, `(N,)`, where flips alternate."""
+        generator = seeded_generator(self.config.seed, "alternating flip")
+        return (torch.rand(len(self.examples), generator=generator) < 0.5).to(self.examples.device)
+
     def of_epoch(
         self, epoch: int, generators: dict[str, torch.Generator], first: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -56,7 +64,11 @@ class TrainingBatches:
         """
         order = shuffled_order(len(self.examples), self.config.seed, epoch, self.examples.device)
         fill = self.record.fill if isinstance(self.record, Preprocessing) else 0
-        for inputs, labels in self.examples.batches(self.step_size, order, first=first):
+        parts = batch_bounds(len(order), self.step_size)[first:]
+        batches = self.examples.batches(self.step_size, order, first=first)
+        for (start, stop), (inputs, labels) in zip(parts, batches, strict=True):
+            if self.config.alternating_flip:
+                inputs = mirrored(inputs, self._mirrors[order[start:stop]] ^ (epoch % 2 == 0))
             if self.config.max_shift:
                 inputs = random_shift(inputs, self.config.max_shift, fill, generators["shift"])
             if self.augmentation.transforms:

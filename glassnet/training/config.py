@@ -65,6 +65,10 @@ class TrainConfig:
     """Share of each label spread evenly over all classes, 0..1 (Szegedy et al. 2016, section 7)."""
     max_shift: int = 0
     """Each training image is moved at random by up to this many pixels of the network's input, both ways."""
+    alternating_flip: bool = False
+    """Each training image is mirrored left to right in every other epoch: half of them, drawn once, in the odd epochs,
+    the rest in the even ones. So two epochs show both sides of every image, where `RandomHorizontalFlip` shows half of
+    them the same side twice (Jordan 2024, section 3.6). For classes that a mirror leaves what they are."""
     augment: str = ""
     """Changes to the training images, in torchvision's names, such as `RandomCrop(padding=4),RandomHorizontalFlip`; see
     `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation. `default` stands for what

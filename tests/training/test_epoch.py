@@ -66,6 +66,7 @@ def _save_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 CONFIGS = {
     "the defaults": {},
     "everything drawn": {"max_shift": 1, "augment": "RandomErasing,MixUp(alpha=0.4)", "label_smoothing": 0.1},
+    "flips that alternate": {"alternating_flip": True, "batch_size": 7},
     "sgd": {"optimizer": "sgd", "schedule": "cosine", "max_gradient_norm": 0.5},
     "rmsprop": {"optimizer": "rmsprop", "momentum": 0.9},
     "adagrad": {"optimizer": "adagrad", "schedule": "step"},

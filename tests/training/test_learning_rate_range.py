@@ -294,6 +294,7 @@ def test_what_does_not_go_together_is_refused(small_data: Dataset) -> None:
         "Expected a config": lambda: learning_rate_range(network(), small_data, {"seed": 1}),  # type: ignore[arg-type]
         "batch_size must be at most the 60": lambda: search(network(), small_data, batch_size=61),
         "max_shift moves images": lambda: search(linear, rows, max_shift=1),
+        "alternating_flip mirrors images": lambda: search(linear, rows, alternating_flip=True),
         "max_shift must be below": lambda: search(network(), small_data, max_shift=8),
         "nothing to train": lambda: search(frozen, small_data),
         "The data has 1 values to predict": lambda: search(nn.Linear(2, 3), rows),
