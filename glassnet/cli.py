@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import io
-import json
-import math
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glassnet._errors import GlassnetError, UsageError
+from glassnet.command_words import (
+    built_network,
+    fitting_size,
+    input_size_of,
+    prepare,
+    split_settings,
+    usual_config,
+    with_folders_expanded,
+)
 from glassnet.explain_commands import explain, steps
 from glassnet.inspect_commands import app as network_verbs
 from glassnet.lens_commands import app as lens_verbs
 from glassnet.object_commands import app as object_verbs
+from glassnet.printing import print_json, print_parts
 from glassnet.verify_command import verify as verify_command
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from glassnet._user_code import Address
     from glassnet.data.examples import Dataset
     from glassnet.data.images import SetAside
     from glassnet.data.records import InputRecord
-    from glassnet.recipes import Recipe
     from glassnet.runs import Run
     from glassnet.training.config import TrainConfig
-    from glassnet.training.own_loss import LossFunction
 
 app = typer.Typer(
     name="glassnet",
@@ -95,18 +99,6 @@ AugmentOption = Annotated[
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder with the data sets' files. Default: $GLASSNET_DATA, then the user's cache.")
 ]
-
-
-SAID_BY_FLAGS = {
-    "model.seed": "--seed",
-    "model.name": "--model",
-    "data.seed": "--seed",
-    "data.target": "--target",
-    "data.task": "--task",
-    "data.root": "--root",
-    "data.strict": "--strict",
-}
-"""What `--set` leaves to a flag of its own."""
 
 
 @app.command()
@@ -207,8 +199,8 @@ def train(
     }
     if tensorboard:
         require_tensorboard()
-    options, data_options, fields = _split_settings(settings or [])
-    prepared = _prepare(
+    options, data_options, fields = split_settings(settings or [])
+    prepared = prepare(
         data, model, recipe_name, flags, options, fields,
         size=size, root=root, target=target, task=task, strict=strict,
         data_options={**data_options, "fit": fit, "interpolation": interpolation},
@@ -216,7 +208,7 @@ def train(
     network, examples, config = prepared.network, prepared.examples, prepared.config
     if not quiet and examples.source not in STANDARD_SETS:
         overview = describe_dataset(
-            examples, notes=examples.notes, set_aside=examples.set_aside, input_size=_input_size(network)
+            examples, notes=examples.notes, set_aside=examples.set_aside, input_size=input_size_of(network)
         )
         typer.echo("\n".join(overview.lines()), err=True)
     if weights is not None:
@@ -264,12 +256,12 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
     """Print what a training came to, and where it lies; of several processes, the first does."""
     if int(os.environ.get("RANK", "0")):
         return
-    from glassnet.runs import EVENTS
+    from glassnet.run_folder import EVENTS
 
     result, used = run.record["result"], run.record["data"]
     if as_json:
         losses = {name: used[name] for name in ("cropped_share", "num_set_aside", "set_aside") if name in used}
-        _print_json(
+        print_json(
             {"run": str(run.path), "report": str(run.report_path), **result, "bound": run.record["bound"], **losses}
         )
         return
@@ -339,7 +331,7 @@ def lr_range(
     from glassnet.training.learning_rate_range import check_range
     from glassnet.views.learning_rate_range import curve_lines, suggestion_sentence
 
-    options, data_options, fields = _split_settings(settings or [])
+    options, data_options, fields = split_settings(settings or [])
     check_fields(fields)
     check_range(low, high, steps)
     check_page(out)
@@ -352,7 +344,7 @@ def lr_range(
         "precision": precision,
         "augment": augment,
     }
-    prepared = _prepare(
+    prepared = prepare(
         data, model, recipe_name, flags, options, fields,
         size=size, root=root, target=target, task=task, strict=strict,
         data_options={**data_options, "fit": fit, "interpolation": interpolation},
@@ -363,7 +355,7 @@ def lr_range(
     result = search_rate(network, examples, config, prepared.own_loss, quiet, low=low, high=high, num_steps=steps)
     write_range(result, prepared.model, examples.name, out)
     if as_json:
-        _print_json({"data": examples.name, "model": prepared.model, **result.to_dict(), "page": str(out)})
+        print_json({"data": examples.name, "model": prepared.model, **result.to_dict(), "page": str(out)})
         return
     typer.echo("\n".join([*curve_lines(result), suggestion_sentence(result), page_line(out)]))
 
@@ -385,9 +377,9 @@ def compare(
 
     comparison = compare_runs(runs, sort, out)
     if as_json:
-        _print_json({**comparison.to_dict(), "page": str(out)})
+        print_json({**comparison.to_dict(), "page": str(out)})
     else:
-        _print(comparison_view(comparison), page_line(out))
+        print_parts(comparison_view(comparison), page_line(out))
     for failure in comparison.set_aside:
         typer.echo(f"Set aside: {failure.source}: {failure.reason}", err=True)
     if comparison.set_aside:
@@ -443,7 +435,7 @@ def data(
     from glassnet.data.sources import load_data
     from glassnet.recipes import default_recipe
 
-    network_options, options, fields = _split_settings(settings or [])
+    network_options, options, fields = split_settings(settings or [])
     if network_options or fields:
         raise UsageError(f"--set takes data.OPTION=VALUE here; got '{(settings or [''])[0]}'. Leave it out.")
     options |= {"fit": fit, "interpolation": interpolation}
@@ -451,13 +443,13 @@ def data(
     input_size = None
     if dataset.train.is_image and (model is not None or size is not None or show_augmented is not None):
         chosen = default_recipe(dataset)
-        input_size = _fitting_size(model or (chosen.model if chosen else "lenet5"), dataset, size)
+        input_size = fitting_size(model or (chosen.model if chosen else "lenet5"), dataset, size)
     overview = describe_dataset(dataset, notes=dataset.notes, set_aside=dataset.set_aside, input_size=input_size)
     findings = check_dataset(dataset) if check else None
     if show_augmented is not None:
-        _write_sheet(dataset, _usual_config(source, model, dataset, augment), input_size, show_augmented, seed)
+        _write_sheet(dataset, usual_config(source, model, dataset, augment), input_size, show_augmented, seed)
     if as_json:
-        _print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
+        print_json({**overview.to_dict(), "check": findings.to_dict() if findings else None})
         return
     typer.echo("\n".join(overview.lines()))
     if findings is not None:
@@ -496,9 +488,9 @@ def evaluate(
     evaluation = opened.evaluate(getattr(examples, split))
     _say_unknown_loss(opened)
     if as_json:
-        _print_json({"run": str(run), "data": examples.name, "split": split, **evaluation.to_dict()})
+        print_json({"run": str(run), "data": examples.name, "split": split, **evaluation.to_dict()})
     else:
-        _print(f"{run} on the {split} split of {examples.name}", evaluation_view(evaluation))
+        print_parts(f"{run} on the {split} split of {examples.name}", evaluation_view(evaluation))
 
 
 @app.command()
@@ -523,14 +515,14 @@ def predict(
     from glassnet.views.tables import predictions_view
 
     opened = open_run(run, device=device, precision=precision, compile=is_compiled, tta=tta, trust=trust)
-    predictions = opened.predict(_expand_folders(inputs), top_k=top)
+    predictions = opened.predict(with_folders_expanded(inputs), top_k=top)
     if as_json:
         rows, set_aside = ([asdict(row) for row in part] for part in (predictions.rows, predictions.set_aside))
         found = {"run": str(run), "predictions": rows, "set_aside": set_aside}
         target = getattr(predictions, "target", "")
-        _print_json({**found, "notes": predictions.notes, **({"target": target} if target else {})})
+        print_json({**found, "notes": predictions.notes, **({"target": target} if target else {})})
     elif len(predictions):
-        _print(predictions_view(predictions))
+        print_parts(predictions_view(predictions))
     for note in predictions.notes:
         typer.echo(f"Note: {note}", err=True)
     _say_set_aside(predictions.set_aside)
@@ -577,7 +569,7 @@ def summary(
 
     if form not in ("table", "markdown", "lecture", "json"):
         raise unknown_name("format", form, ("table", "markdown", "lecture", "json"))
-    options, foreign, fields = _split_settings(settings or [])
+    options, foreign, fields = split_settings(settings or [])
     if foreign or fields:
         raise UsageError(f"--set takes model.OPTION=VALUE here; got '{(settings or [''])[0]}'.")
     if not is_address(model) and model not in list_models() and (Path(model).exists() or "/" in model):
@@ -586,10 +578,10 @@ def summary(
         opened = open_run(model, device="cpu", trust=trust)
         network, shape = opened.model, opened.preprocessing.input_shape
     else:
-        network, shape = _built(model, input_size, classes, options)
+        network, shape = built_network(model, input_size, classes, options)
     result = summarise(network, shape)
     if as_json or form == "json":
-        _print_json({"model": model, **result.to_dict()})
+        print_json({"model": model, **result.to_dict()})
         return
     if form == "markdown":
         typer.echo(result.markdown())
@@ -635,7 +627,7 @@ def arithmetic(
         bias=bias,
     )
     if as_json:
-        _print_json(asdict(result))
+        print_json(asdict(result))
     else:
         typer.echo("\n".join(result.lines()))
 
@@ -689,10 +681,10 @@ def models(as_json: JsonFlag = False) -> None:
         }
     )
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     cells = [(row["name"], "x".join(map(str, row["input_shape"])), row["source"]) for row in rows]
-    _print(rows_view(("model", "input", "source"), cells))
+    print_parts(rows_view(("model", "input", "source"), cells))
 
 
 @app.command()
@@ -730,7 +722,7 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
         for name, toy, shape, num_classes in list_toys()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     header = ("data set", "inputs", "classes", "train", "test", "where")
     cells = [
@@ -744,16 +736,7 @@ def datasets(root: RootOption = None, as_json: JsonFlag = False) -> None:
         )
         for row in rows
     ]
-    _print(rows_view(header, cells))
-
-
-def _usual_config(source: str, model: str | None, data: Dataset, augment: str | None) -> TrainConfig:
-    """Return the config that `train` would take for these words."""
-    from glassnet.recipes import default_recipe, recipe, with_usual_augmentation
-
-    chosen = None if model else default_recipe(data)
-    config = chosen.config if chosen else with_usual_augmentation(recipe(source, model or "lenet5"), data)
-    return _configured(config, {"augment": augment}, {})
+    print_parts(rows_view(header, cells))
 
 
 def _write_sheet(
@@ -784,33 +767,6 @@ def _write_sheet(
         raise WorkError(f"Could not write {out}: {error}. Name an image file in a folder you may write to.") from None
 
 
-def _split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Return the `model.` and the `data.OPTION=VALUE` pairs of `--set`, values read as YAML; the others as text."""
-    import yaml
-
-    options: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
-    fields: dict[str, str] = {}
-    for setting in settings:
-        name, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals:
-            raise UsageError(f"--set takes FIELD=VALUE, such as --set patience=3; got '{setting}'.")
-        if name in SAID_BY_FLAGS:
-            raise UsageError(f"--set {name} is said by {SAID_BY_FLAGS[name]}; leave it out.")
-        if name in ("data.source", "data.record", "data.download"):
-            raise UsageError(f"--set {name} is no option of data; `glassnet data --help` names some. Leave it out.")
-        part, dot, option = name.partition(".")
-        if not dot or part not in options:
-            fields[name] = text
-            continue
-        try:
-            value = yaml.safe_load(text)
-            is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value.lower())
-            options[part][option] = float(value) if is_number else value  # YAML reads 1e-3 as a word
-        except yaml.YAMLError:
-            raise UsageError(f"--set {name} must be a number, a word or a list such as [7, 5]; got '{text}'.") from None
-    return options["model"], options["data"], fields
-
-
 def _kind_of_input(record: InputRecord) -> str:
     """Return what a user would give to `glassnet predict`, in words."""
     from glassnet.data.standardisation import Standardisation
@@ -818,195 +774,6 @@ def _kind_of_input(record: InputRecord) -> str:
     if not isinstance(record, Standardisation):
         return "IMAGE..."
     return "new.npz" if record.encoding is None else "new.csv"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Prepared:
-    """What the words of `train` and `lr-range` come to."""
-
-    model: str
-    """The network's name, or the address of the user's own."""
-    network: nn.Module
-    examples: Dataset
-    config: TrainConfig
-    own_loss: LossFunction | None
-    is_users: bool
-
-
-def _prepare(
-    data: str,
-    model: str | None,
-    recipe_name: str | None,
-    flags: dict[str, Any],
-    options: dict[str, Any],
-    fields: dict[str, str],
-    *,
-    size: int | None,
-    data_options: dict[str, Any],
-    **source: Any,
-) -> _Prepared:
-    """Choose recipe and config, load the data, build the network; `flags` are fields of the config that were given."""
-    from glassnet._device import resolve_device
-    from glassnet._user_code import is_address, parse_address
-    from glassnet.data.sources import load_data
-    from glassnet.models import build_model
-    from glassnet.recipes import default_recipe, named_recipe, recipe, with_fitting_batch, with_usual_augmentation
-    from glassnet.training.own_loss import load_loss
-
-    address = parse_address(model, "Net") if model and is_address(model) else None
-    loss = fields.get("loss", flags["loss"])
-    own_loss = load_loss(loss) if loss and is_address(loss) else None
-    chosen = _listed_recipe(data, model, recipe_name)
-    config = _checked_words(data, model, recipe_name, chosen, flags, fields)
-    resolve_device(config.device)  # before a download, not after it
-    if chosen is not None and chosen.validation_share is not None:
-        data_options.setdefault("validation_share", chosen.validation_share)
-    examples = load_data(data, seed=config.seed, **source, **data_options)
-    if chosen is None and (recipe_name or not model):
-        chosen = named_recipe(recipe_name, examples) if recipe_name else default_recipe(examples)
-        _check_recipes_model(data, model, recipe_name, chosen)
-    config = _configured(chosen.config if chosen else recipe(data, model or "lenet5"), flags, fields)
-    if chosen is not None:
-        model, options, size = chosen.model, {**chosen.options, **options}, chosen.size if size is None else size
-    if flags["batch_size"] is None and "batch_size" not in fields:
-        config = with_fitting_batch(config, len(examples.train))
-    if chosen is None and flags["augment"] is None and "augment" not in fields:
-        config = with_usual_augmentation(config, examples)
-    model = model or ("lenet5" if examples.train.is_image else "mlp")
-    fitting = _fitting_options(model, examples, size)
-    if address is None:
-        network = build_model(model, seed=config.seed, **{**fitting, **options})
-    else:
-        network = _users_network(address, fitting, options, config.seed, None if size is None else (size, size))
-    return _Prepared(
-        model=model,
-        network=network,
-        examples=examples,
-        config=config,
-        own_loss=own_loss,
-        is_users=address is not None,
-    )
-
-
-def _listed_recipe(data: str, model: str | None, name: str | None) -> Recipe | None:
-    """Return the data's own recipe of the name, or its fast one where no network is named; None without any."""
-    from glassnet.recipes import listed_recipe
-    from glassnet.training.muon import has_muon
-
-    is_usual = not model and has_muon()
-    chosen = listed_recipe(data, name) if name else listed_recipe(data, "fast") if is_usual else None
-    _check_recipes_model(data, model, name, chosen)
-    return chosen
-
-
-def _checked_words(
-    data: str,
-    model: str | None,
-    recipe_name: str | None,
-    chosen: Recipe | None,
-    flags: dict[str, Any],
-    fields: dict[str, str],
-) -> TrainConfig:
-    """Return the config before the data are read; where they are to decide on the recipe, as another's.
-
-    Raises `UsageError` for words that no recipe takes which the data may decide on.
-    """
-    from glassnet.recipes import NAMED_RECIPES, recipe
-
-    if chosen is not None or model:
-        return _configured(chosen.config if chosen else recipe(data, model or ""), flags, fields)
-    of_images = NAMED_RECIPES["mnist", recipe_name or "fast"].config
-    if recipe_name:
-        return _configured(of_images, flags, fields)
-    try:
-        return _configured(recipe(data, "lenet5"), flags, fields)
-    except UsageError:
-        return _configured(of_images, flags, fields)
-
-
-def _check_recipes_model(data: str, model: str | None, name: str | None, chosen: Recipe | None) -> None:
-    if chosen is not None and model not in (None, chosen.model):
-        raise UsageError(f"--recipe {name} of '{data}' trains {chosen.model}; leave --model {model} out.")
-
-
-def _configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
-    """Return `base` with the flags that were given and the `--set` pairs."""
-    from glassnet.training.config import TrainConfig
-
-    values = {name: value for name, value in flags.items() if value is not None}
-    values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
-    if values.get("loss") not in (None, "cross-entropy"):
-        values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
-    if "augment" in values:
-        values |= {"max_shift": 0, "alternating_flip": False} | values  # what the recipe does to images, too
-    if values.keys() & {"epochs", "patience"}:
-        values.setdefault("validate_every", 1)  # the recipe's is for its own epochs, all of them
-    if "patience" in values:
-        values.setdefault("keep", "best")
-    if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
-        for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
-            values.setdefault(name, None)
-    return TrainConfig.from_dict({**base.to_dict(), **values})
-
-
-def _fitting_options(model: str, data: Dataset, size: int | None) -> dict[str, object]:
-    """Return the build options that make a network fit a data set: its classes, channels and, if free, size."""
-    from glassnet.models import ARCHITECTURES
-
-    shape = data.train.input_shape
-    entry = ARCHITECTURES.get(model)  # an unknown name is build_model's to refuse
-    if data.train.is_image:
-        published = entry.input_shape[1:] if entry is not None and not entry.any_size else shape[1:]
-        shape = (shape[0], *(published if size is None else (size, size)))
-    elif size is not None:
-        raise UsageError("--size is for images; these inputs are numbers. Leave it out.")
-    return {"num_classes": data.train.num_outputs, "input_shape": shape}
-
-
-def _fitting_size(model: str, data: Dataset, size: int | None) -> tuple[int, int]:
-    """Return height and width of the input that `train` would give `model` for these images."""
-    from glassnet._errors import unknown_name
-    from glassnet._user_code import is_address
-    from glassnet.models import list_models
-
-    if model not in list_models() and not is_address(model):
-        raise unknown_name("model", model, list_models())
-    shape = _fitting_options(model, data, size)["input_shape"]
-    assert isinstance(shape, tuple)
-    return shape[1], shape[2]
-
-
-def _input_size(network: nn.Module) -> tuple[int, int] | None:
-    """Return height and width that a network was built for; None where that is not known, and for numbers."""
-    from glassnet.models import spec_of
-    from glassnet.models.user_model import user_spec_of
-
-    spec, users = spec_of(network), user_spec_of(network)
-    if users is not None:
-        return users.input_size
-    return (spec.input_shape[1], spec.input_shape[2]) if spec is not None and len(spec.input_shape) == 3 else None
-
-
-def _users_network(
-    address: Address,
-    fitting: dict[str, object],
-    options: dict[str, Any],
-    seed: int,
-    input_size: tuple[int, int] | None = None,
-) -> nn.Module:
-    """Build a network of the user's own, and say on the error stream with what, and which files are its source."""
-    from glassnet.models.user_model import build_user_model, fitting_options, user_spec_of
-
-    told: dict[str, Any] = fitting
-    offered = fitting_options(told.get("num_classes"), told.get("input_shape"))
-    network = build_user_model(address, seed=seed, fitting=offered, options=options, input_size=input_size)
-    spec = user_spec_of(network)
-    assert spec is not None, "build_user_model leaves it"
-    given = ", ".join(f"{name}={value!r}" for name, value in spec.options.items())
-    beside = [name.partition("/")[2] for name in spec.sources if "/" in name]
-    files = ", ".join((str(address.path), *beside))
-    typer.echo(f"Network        {address.name}({given}); its source, which a run keeps: {files}", err=True)
-    return network
 
 
 def _say_set_aside(failures: Iterable[SetAside]) -> None:
@@ -1023,7 +790,7 @@ def _say_usual_augmentation(data: Dataset, network: nn.Module) -> None:
     if not data.train.is_image:
         return
     channels, height, width = data.train.input_shape
-    usual = default_augmentation(data.name, data.class_names, channels, size=_input_size(network) or (height, width))
+    usual = default_augmentation(data.name, data.class_names, channels, size=input_size_of(network) or (height, width))
     if usual:
         typer.echo(f"Training images are changed at random: {usual}; --augment none leaves them.", err=True)
 
@@ -1035,73 +802,6 @@ def _say_unknown_loss(run: Run) -> None:
             "gn.open_run(path, loss=function).",
             err=True,
         )
-
-
-def _built(
-    model: str, input_size: str | None, classes: int | None, own: dict[str, Any]
-) -> tuple[nn.Module, tuple[int, ...]]:
-    from glassnet._user_code import is_address, parse_address
-    from glassnet.models import build_model, spec_of
-
-    options: dict[str, Any] = {}
-    if input_size is not None:
-        parts = input_size.lower().split("x")
-        if not all(part.isdecimal() and int(part) for part in parts):
-            raise UsageError(f"--input takes sizes joined by x, channels first, such as 1x32x32; got '{input_size}'.")
-        options["input_shape"] = tuple(int(part) for part in parts)
-    if classes is not None:
-        options["num_classes"] = classes
-    if is_address(model):
-        address = parse_address(model, "Net")
-        if input_size is None:
-            raise UsageError(f"The input of {model} must be known: give --input CxHxW, such as --input 3x32x32.")
-        return _users_network(address, options, own, 0), options["input_shape"]
-    network = build_model(model, **{**options, **own})
-    spec = spec_of(network)
-    assert spec is not None
-    return network, spec.input_shape
-
-
-def _expand_folders(paths: list[Path]) -> list[Path]:
-    """Replace each folder by the image files that lie in it, sorted, hidden ones left out; other paths stay."""
-    from PIL import Image
-
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    expanded: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            seen = (file for file in path.iterdir() if not file.name.startswith("."))
-            inside = sorted(file for file in seen if file.suffix.lower() in known)
-            expanded += inside or [path]  # a folder without images is named among what was set aside
-        else:
-            expanded.append(path)
-    return expanded
-
-
-def _print(*parts: Any) -> None:
-    from rich.console import Console
-
-    # A pipe has no width: let nothing wrap there, so that other programs can read lines.
-    console = (
-        Console(highlight=False)
-        if sys.stdout is not None and sys.stdout.isatty()
-        else Console(highlight=False, width=10_000)
-    )
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str), markup=False)
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with None for each number that JSON has no word for: nan and the infinities."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _print_version(is_asked: bool) -> None:

@@ -22,7 +22,8 @@ from glassnet.data.images import SetAside
 from glassnet.data.label_files import printable
 from glassnet.data.records import record_from_json
 from glassnet.models import ARCHITECTURES
-from glassnet.runs import CONFIG, METRICS, PREPROCESSING, Run, plain
+from glassnet.run_folder import CONFIG, METRICS, PREPROCESSING, plain
+from glassnet.runs import Run
 from glassnet.training.fit import INTERRUPTED
 from glassnet.training.history import EpochRow, History
 

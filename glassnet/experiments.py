@@ -32,20 +32,8 @@ from glassnet.evaluation.regression import ValueEvaluation
 from glassnet.matching import check_model, initialise_from_data, match_model
 from glassnet.models.spec import ModelSpec
 from glassnet.report import write_report
-from glassnet.runs import (
-    EVENTS,
-    WEIGHTS,
-    Begun,
-    Run,
-    RunWriter,
-    create_run,
-    find_launched,
-    judge,
-    model_section,
-    open_begun,
-    open_run,
-    sources_of,
-)
+from glassnet.run_folder import EVENTS, WEIGHTS, RunWriter, create_run, model_section, sources_of
+from glassnet.runs import Begun, Run, find_launched, judge, open_begun, open_run
 from glassnet.training.bound import Bound, find_bound
 from glassnet.training.checkpoint import load_weights
 from glassnet.training.config import TrainConfig

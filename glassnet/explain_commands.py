@@ -18,6 +18,7 @@ from glassnet.inspect_options import (
     WeightsOption,
     open_subject,
 )
+from glassnet.printing import print_json, print_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,13 +50,12 @@ def steps(
     as_json: JsonFlag = False,
 ) -> None:
     """List the calls of one pass: the address of each, its operation, the shape that came out, and what it read."""
-    from glassnet.cli import _print, _print_json
     from glassnet.views.explanation import steps_view
 
     trace = _traced(subject, image, input_size, classes, weights, trust).trace
     read = [[trace.naming.name(value) for value in step.inputs] for step in trace.steps]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "steps": [
                     {"address": step.name, "op": step.op, "shape": list(step.shape), "reads": names}
@@ -67,7 +67,7 @@ def steps(
             }
         )
         return
-    _print(steps_view(trace))
+    print_parts(steps_view(trace))
     typer.echo(f"{len(trace.steps)} steps, {trace.coverage:.0%} itemised by a rule. {_example(trace, subject, image)}")
     for op, count in trace.without_rule.items():
         typer.echo(f"Note: {op} ({count}) has no rule and is answered by its derivatives.")
@@ -149,7 +149,7 @@ def explain(
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
     """A network and one input as it takes it."""
 
     source: str
@@ -170,22 +170,22 @@ def _traced(
 
 def _prepared(
     subject: str, image: Path | None, input_size: str | None, classes: int | None, weights: Path | None, trust: bool
-) -> _Prepared:
+) -> Prepared:
     """Open a network, and prepare one input as its run prepares it."""
     opened = open_subject(subject, input_size, classes, weights, "cpu", trust, needs_weights=image is not None)
     if image is None:
         import torch
 
-        return _Prepared("a blank input", opened.model, torch.zeros(1, *opened.input_shape), opened.run)
+        return Prepared("a blank input", opened.model, torch.zeros(1, *opened.input_shape), opened.run)
     gathered = opened.gathered([image])
     if len(gathered.inputs) > 1:
         typer.echo(f"Note: {image} holds {len(gathered.inputs)} inputs; the first is explained.", err=True)
     inputs = opened.record.normalise(gathered.inputs[:1])
-    return _Prepared(gathered.sources[0], opened.model, inputs, opened.run)
+    return Prepared(gathered.sources[0], opened.model, inputs, opened.run)
 
 
 def _explain_gradient(
-    found: _Prepared,
+    found: Prepared,
     unit: str | None,
     weight: str | None,
     label: str | None,
@@ -196,14 +196,13 @@ def _explain_gradient(
     every: bool,
 ) -> None:
     """Write out a delta or a weight's gradient, and the step that follows."""
-    from glassnet.cli import _print_json
     from glassnet.explain_gradients import optimizer_by_name, trace_with_label, written
 
     trace = trace_with_label(found.model, found.inputs, found.run, label)
     gradient = trace.delta(str(unit)) if weight is None else trace.weight(weight)
     step = None if optimizer is None else trace.weight(str(weight)).step(optimizer_by_name(found.model, optimizer, lr))
     if form == "json":
-        _print_json({**gradient.to_dict(), **({} if step is None else {"step": step.to_dict()})})
+        print_json({**gradient.to_dict(), **({} if step is None else {"step": step.to_dict()})})
         return
     typer.echo(written(gradient, form, every=every))
     if step is not None:
@@ -213,11 +212,10 @@ def _explain_gradient(
 
 def _explain_unit(traced: _Traced, address: str, form: str, *, every: bool) -> None:
     """Write out one number."""
-    from glassnet.cli import _print_json
 
     unit = traced.trace.unit(address)
     if form == "json":
-        _print_json(unit.to_dict())
+        print_json(unit.to_dict())
     elif form == "latex":
         typer.echo(unit.to_latex(all=every))
     else:
@@ -226,7 +224,6 @@ def _explain_unit(traced: _Traced, address: str, form: str, *, every: bool) -> N
 
 def _explain_change(traced: _Traced, change: str, unit: str | None, *, as_json: bool) -> None:
     """Say what follows from another number."""
-    from glassnet.cli import _print_json
 
     address, sign, number = change.rpartition("=")
     try:
@@ -237,14 +234,13 @@ def _explain_change(traced: _Traced, change: str, unit: str | None, *, as_json: 
         raise UsageError(f"--change takes ADDRESS=NUMBER, such as input:0@5,6=1; got '{change}'.")
     found = traced.trace.perturb(address.strip(), value, watch=unit)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     typer.echo(str(found))
 
 
 def _explain_output(traced: _Traced, top: int, depth: int, *, as_json: bool) -> None:
     """Say the scores, then what drove the largest, layer by layer."""
-    from glassnet.cli import _print, _print_json
     from glassnet.views.explanation import drivers_view, scores_view
 
     scores = _scores(traced, top)
@@ -253,12 +249,12 @@ def _explain_output(traced: _Traced, top: int, depth: int, *, as_json: bool) -> 
     measured = {driver.address: _without(unit, driver.address) for layer in layers for driver in layer}
     if as_json:
         rows = [[{**driver._asdict(), "without": measured[driver.address]} for driver in layer] for layer in layers]
-        _print_json({"input": traced.source, "scores": scores, "explained": unit.address, "layers": rows})
+        print_json({"input": traced.source, "scores": scores, "explained": unit.address, "layers": rows})
         return
     typer.echo(traced.source)
-    _print(scores_view(scores))
+    print_parts(scores_view(scores))
     typer.echo()
-    _print(drivers_view(unit, layers, measured))
+    print_parts(drivers_view(unit, layers, measured))
     typer.echo(f"\n{_example(traced.trace, traced.subject, Path(traced.source), unit)}")
 
 

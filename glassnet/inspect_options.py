@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glassnet._errors import UsageError, WorkError, unknown_name
+from glassnet.command_words import built_network, with_folders_expanded
+from glassnet.printing import json_text, print_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,10 +98,9 @@ class OpenedSubject:
 
     def gathered(self, images: list[Path]) -> GatheredInputs:
         """Return image files, prepared as far as pixels."""
-        from glassnet.cli import _expand_folders
         from glassnet.evaluation.inputs import gather_inputs
 
-        found = gather_inputs(_expand_folders(images), self.record)
+        found = gather_inputs(with_folders_expanded(images), self.record)
         if not found.sources:
             reasons = "; ".join(f"{item.source}: {item.reason}" for item in found.set_aside)
             raise WorkError(f"None of the images can be read: {reasons}. Name others.")
@@ -122,7 +123,6 @@ def open_subject(
     """
     from glassnet._device import resolve_device
     from glassnet._user_code import is_address
-    from glassnet.cli import _built
     from glassnet.models import list_models
     from glassnet.models.weights import load_weights
     from glassnet.runs import open_run
@@ -132,7 +132,7 @@ def open_subject(
             raise UsageError("A run's network is as it was trained; leave out --input, --classes and --weights.")
         run = open_run(subject, device=device, trust=trust)
         return OpenedSubject(subject, run.model, run.preprocessing.input_shape, run)
-    network, shape = _built(subject, input_size, classes, {})
+    network, shape = built_network(subject, input_size, classes, {})
     if weights is not None:
         load_weights(network, weights, keep_head=True)
     elif needs_weights:
@@ -161,11 +161,10 @@ def finish(
     finding: str, result: dict[str, object], name: str, sheets: dict[str, Any], out: Path | None, as_json: bool
 ) -> None:
     """Say what was found, and write the pictures and the numbers where a folder was named."""
-    from glassnet.cli import _print_json
 
     written = [] if out is None else _written(result, name, sheets, out)
     if as_json:
-        _print_json({**result, "finding": finding, "files": [str(path) for path in written]})
+        print_json({**result, "finding": finding, "files": [str(path) for path in written]})
         return
     typer.echo(finding)
     for path in written:
@@ -173,9 +172,6 @@ def finish(
 
 
 def _written(result: dict[str, object], name: str, sheets: dict[str, Any], out: Path) -> list[Path]:
-    import json
-
-    from glassnet.cli import _finite
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -184,8 +180,7 @@ def _written(result: dict[str, object], name: str, sheets: dict[str, Any], out: 
             paths.append(out / f"{_file_name(title)}.png")
             draw().save(paths[-1], optimize=True)
         paths.append(out / f"{_file_name(name)}.json")
-        text = json.dumps(_finite(result), indent=2, ensure_ascii=False, default=str, allow_nan=False)
-        paths[-1].write_text(text + "\n", encoding="utf-8")
+        paths[-1].write_text(json_text(result) + "\n", encoding="utf-8")
     except OSError as error:
         raise WorkError(f"Could not write to {out}: {error}. Name a folder you may write to with --out.") from None
     return paths

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glassnet._errors import UsageError
+from glassnet.command_words import with_folders_expanded
 from glassnet.inspect_options import (
     ClassesOption,
     CountOption,
@@ -119,7 +120,6 @@ def _names(layers: list[str] | None) -> list[str] | None:
 
 def _object_files(folder: Path) -> list[Path]:
     """Return the images in each sub-folder; a sub-folder without any stands for itself, to be set aside by name."""
-    from glassnet.cli import _expand_folders
 
     if not folder.is_dir():
         raise UsageError(f"Expected a folder with a folder of images for each object; there is none called {folder}.")
@@ -129,7 +129,7 @@ def _object_files(folder: Path) -> list[Path]:
             f"Expected a folder of images for each object in {folder}; it holds no folder. Sort the images into "
             "folders named after what they show."
         )
-    return _expand_folders(inside)
+    return with_folders_expanded(inside)
 
 
 def _class_of_each(examples: ExampleSet) -> list[str]:

@@ -19,6 +19,7 @@ from glassnet.inspect_options import (
     WeightsOption,
     open_subject,
 )
+from glassnet.printing import print_json
 
 
 def verify(
@@ -40,7 +41,6 @@ def verify(
     """
     import torch
 
-    from glassnet.cli import _print_json
     from glassnet.inspection.verification import verify as verified
 
     opened = open_subject(subject, input_size, classes, weights, device, trust, needs_weights=False)
@@ -52,7 +52,7 @@ def verify(
         given = torch.rand(1, *opened.input_shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     found = verified(model, given.to(next(model.parameters()).device), units=units, seed=seed)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         typer.echo(str(found))
     if not found.passed:

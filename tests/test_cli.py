@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from glassnet import build_model, cli, load_data, open_run
+from glassnet.command_words import configured, listed_recipe_for
 from glassnet.data.augmentation import augmentation_sheet, parse_augmentation
 from glassnet.data.examples import Dataset
 from glassnet.data.preprocessing import Preprocessing, make_preprocessing
@@ -486,19 +487,19 @@ def test_lr_range_draws_the_curve_says_what_to_try_and_writes_the_page(glassnet,
 
 def test_another_optimizer_than_the_recipes_gets_its_own_usual_figures() -> None:
     base = TrainConfig(optimizer="muon", learning_rate=0.1, momentum=0.6, other_learning_rate=0.05, weight_decay=0.0)
-    config = cli._configured(base, {"optimizer": "adamw"}, {}).resolved()
+    config = configured(base, {"optimizer": "adamw"}, {}).resolved()
     assert config == TrainConfig(optimizer="adamw").resolved()
-    assert cli._configured(base, {"optimizer": "sgd", "learning_rate": 0.3}, {}).learning_rate == 0.3
-    assert cli._configured(base, {"optimizer": None, "epochs": 2}, {}).learning_rate == 0.1
+    assert configured(base, {"optimizer": "sgd", "learning_rate": 0.3}, {}).learning_rate == 0.3
+    assert configured(base, {"optimizer": None, "epochs": 2}, {}).learning_rate == 0.1
 
 
 def test_an_augmentation_that_is_asked_for_replaces_all_that_a_recipe_does_to_images() -> None:
     base = TrainConfig(augment="RandomRotation(degrees=5)", max_shift=2, alternating_flip=True)
-    config = cli._configured(base, {"augment": "none"}, {})
+    config = configured(base, {"augment": "none"}, {})
     assert (config.augment, config.max_shift, config.alternating_flip) == ("none", 0, False)
-    config = cli._configured(base, {"augment": "MixUp"}, {"alternating_flip": "true"})
+    config = configured(base, {"augment": "MixUp"}, {"alternating_flip": "true"})
     assert (config.augment, config.max_shift, config.alternating_flip) == ("MixUp", 0, True)
-    assert cli._configured(base, {"augment": None}, {}) == base
+    assert configured(base, {"augment": None}, {}) == base
 
 
 def test_lr_range_takes_a_network_and_a_loss_of_ones_own(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -608,7 +609,7 @@ def test_words_for_a_recipes_own_optimizer_are_taken_with_it(glassnet, tmp_path:
     words = ("--recipe", "fast", "--epochs", "1", "--set", "other_learning_rate=0.1", "--quiet", "--json")
     assert glassnet("train", "digits", *words, "--out", tmp_path / "run")[0] == 0
     assert open_run(tmp_path / "run").config.other_learning_rate == 0.1
-    own = cli._listed_recipe("mnist", None, None)
+    own = listed_recipe_for("mnist", None, None)
     assert own is NAMED_RECIPES["mnist", "fast"]
 
 

@@ -16,7 +16,8 @@ from torch import nn
 import glassnet as gn
 from glassnet import UsageError, WorkError
 from glassnet.data.examples import Dataset
-from glassnet.runs import Run, create_run, load_stored, open_run
+from glassnet.run_folder import create_run
+from glassnet.runs import Run, load_stored, open_run
 from glassnet.training.checkpoint import save_weights
 
 
