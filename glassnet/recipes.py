@@ -121,7 +121,7 @@ def with_usual_augmentation(config: TrainConfig, data: Dataset) -> TrainConfig:
 
     That is for photographs: files of images, and the sets in `AUGMENTED`. What a recipe says stays.
     """
-    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or data.name in AUGMENTED):
+    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or _known_as(data) in AUGMENTED):
         return config
     return replace(config, augment=DEFAULT)
 

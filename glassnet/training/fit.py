@@ -189,7 +189,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
                 history = History((*history.rows, row))
                 stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
                 _save(loop, on_epoch, history, stopping.is_best or loop.config.keep == "last", state)
-                loop.observer.epoch_ended(row, stopping.is_best)
+                loop.observer.epoch_ended(row, stopping.is_best and loop.config.keep == "best")
                 if is_cut_short or (is_asked_to_stop() and loop.epoch <= loop.plan.num_epochs):
                     stop_reason = INTERRUPTED
                     break

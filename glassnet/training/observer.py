@@ -54,7 +54,10 @@ class Observer(Protocol):
         """A tenth of a second or more has gone by."""
 
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
-        """An epoch is complete and saved."""
+        """An epoch is complete and saved; `is_best` where its weights are kept until better ones come.
+
+        Never so with `keep="last"`, by which those of every epoch give way to the next's.
+        """
 
     def noted(self, text: str) -> None:
         """Something happened that a reader should know, such as a learning rate that was halved."""

@@ -100,7 +100,7 @@ class BarObserver(LineObserver):
 
 
 def describe_epoch(row: EpochRow, num_epochs: int, is_best: bool) -> str:
-    """Return one epoch as a line; the best so far has a star."""
+    """Return one epoch as a line, with a star where its weights are kept until better ones come."""
     text = (
         f"epoch {row.epoch:>{len(str(num_epochs))}}/{num_epochs}  "
         f"train loss {row.train_loss:.4f}{_accuracy(row.train_accuracy)}"

@@ -136,6 +136,22 @@ def test_what_is_saved_as_best_is_the_state_at_the_lowest_loss(small_data: Datas
         lowest = min(lowest, loss)
 
 
+@pytest.mark.parametrize(("keep", "first_two"), [("best", [True, True]), ("last", [False, False])])
+def test_an_observer_is_told_of_the_weights_that_are_kept_until_better_ones_come(
+    keep: str, first_two: list[bool], small_data: Dataset
+) -> None:
+    told: list[bool] = []
+
+    class Listener(SilentObserver):
+        def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+            told.append(is_best)
+
+    config = TrainConfig(epochs=2, batch_size=16, keep=keep)
+    result = fit(network(), *prepared(small_data), config, observer=Listener())
+    assert result.history[1].validation_loss < result.history[0].validation_loss
+    assert told == first_two
+
+
 def test_the_last_weights_are_kept_on_request_and_patience_still_watches_the_loss(small_data: Dataset) -> None:
     kept: list[bool] = []
     options = {"optimizer": "sgd", "learning_rate": 2.0, "schedule": "constant", "max_gradient_norm": 1.0}
