@@ -272,8 +272,10 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     if used.get("num_set_aside"):
         typer.echo(f"Set aside      {used['num_set_aside']:,} not used, such as {'; '.join(used['set_aside'][:3])}")
-    if run.config.augment not in ("", "none"):
-        typer.echo(f"Augmentation   {run.config.augment}")
+    changes = [run.config.augment] if run.config.augment not in ("", "none") else []
+    changes += ["flips that alternate"] if run.config.alternating_flip else []
+    if changes:
+        typer.echo(f"Augmentation   {', '.join(changes)}")
     if result.get("stop_reason") == "interrupted":
         typer.echo(f"Interrupted    go on with: glassnet train --resume {run.path}")
     typer.echo(f"Run folder     {run.path}")
@@ -748,14 +750,15 @@ def _write_sheet(
 ) -> None:
     """Write a picture of training images beside what `train` would make of them with the `config`."""
     from glassnet._errors import WorkError
-    from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation, resolve_augmentation
+    from glassnet.data.augmentation import Augmentation, augmentation_sheet, parse_augmentation
     from glassnet.data.preprocessing import make_preprocessing
     from glassnet.data.transforms import RandomHorizontalFlip, RandomShift
 
     if size is None:
         raise UsageError(f"Augmentation is for images, and '{dataset.name}' holds numbers. Leave --show-augmented out.")
     record = make_preprocessing(dataset.train[:64], size, dataset.framing)  # the pixels do not hang on the figures
-    transforms = parse_augmentation(resolve_augmentation(config.augment, dataset.name, record)).transforms
+    config = config.fitted_to(dataset.name, record)
+    transforms = parse_augmentation(config.augment).transforms
     if config.max_shift:
         transforms = (RandomShift(max_shift=config.max_shift), *transforms)
     if config.alternating_flip:

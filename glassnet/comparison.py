@@ -24,6 +24,7 @@ from glassnet.data.records import record_from_json
 from glassnet.models import ARCHITECTURES
 from glassnet.run_folder import CONFIG, METRICS, PREPROCESSING, plain
 from glassnet.runs import Run
+from glassnet.training.config import TrainConfig
 from glassnet.training.fit import INTERRUPTED
 from glassnet.training.history import EpochRow, History
 
@@ -273,20 +274,25 @@ def _flat(record: Mapping[str, Any]) -> dict[str, object]:
     return entries
 
 
-def _usual_options(name: object) -> dict[str, object]:
-    """Return the entries of the options that a network of glassnet's has where its run names none."""
+def _usual_entries(name: object) -> dict[str, object]:
+    """Return the entries of a run that names none: of the training, and of the options of glassnet's network `name`.
+
+    A run does not name what came after the version that made it.
+    """
+    usual: dict[str, object] = TrainConfig().to_dict()
     if name not in ARCHITECTURES:
-        return {}
+        return usual
     parameters = inspect.signature(ARCHITECTURES[str(name)].build).parameters.values()
-    return {
+    options = {
         f"model.{option.name}": plain(option.default) for option in parameters if option.default is not option.empty
     }
+    return usual | options
 
 
 def _differences(runs: Sequence[ComparedRun]) -> tuple[Difference, ...]:
     flat = [_flat(run.record) for run in runs]
     names = dict.fromkeys(name for entries in flat for name in entries)
-    usual = [_usual_options(run.record["model"].get("name")) for run in runs]
+    usual = [_usual_entries(run.record["model"].get("name")) for run in runs]
     columns = {
         name: tuple(entries.get(name, rest.get(name)) for entries, rest in zip(flat, usual, strict=True))
         for name in names

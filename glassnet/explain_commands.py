@@ -149,7 +149,7 @@ def explain(
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class _Prepared:
     """A network and one input as it takes it."""
 
     source: str
@@ -170,22 +170,22 @@ def _traced(
 
 def _prepared(
     subject: str, image: Path | None, input_size: str | None, classes: int | None, weights: Path | None, trust: bool
-) -> Prepared:
+) -> _Prepared:
     """Open a network, and prepare one input as its run prepares it."""
     opened = open_subject(subject, input_size, classes, weights, "cpu", trust, needs_weights=image is not None)
     if image is None:
         import torch
 
-        return Prepared("a blank input", opened.model, torch.zeros(1, *opened.input_shape), opened.run)
+        return _Prepared("a blank input", opened.model, torch.zeros(1, *opened.input_shape), opened.run)
     gathered = opened.gathered([image])
     if len(gathered.inputs) > 1:
         typer.echo(f"Note: {image} holds {len(gathered.inputs)} inputs; the first is explained.", err=True)
     inputs = opened.record.normalise(gathered.inputs[:1])
-    return Prepared(gathered.sources[0], opened.model, inputs, opened.run)
+    return _Prepared(gathered.sources[0], opened.model, inputs, opened.run)
 
 
 def _explain_gradient(
-    found: Prepared,
+    found: _Prepared,
     unit: str | None,
     weight: str | None,
     label: str | None,

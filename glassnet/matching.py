@@ -10,7 +10,7 @@ from torch import nn
 
 from glassnet._device import resolve_device, resolve_precision
 from glassnet._errors import UsageError
-from glassnet.data.augmentation import parse_augmentation, resolve_augmentation
+from glassnet.data.augmentation import parse_augmentation
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.data.image_files import ImageFiles
 from glassnet.data.loader import DeviceExamples, to_device
@@ -20,7 +20,7 @@ from glassnet.evaluation.prediction import num_outputs, predict_outputs
 from glassnet.models import ARCHITECTURES, spec_of
 from glassnet.models.spec import HasDataInitialisation, ModelSpec
 from glassnet.models.user_model import user_spec_of
-from glassnet.recipes import recipe, with_fitting_batch, with_usual_augmentation
+from glassnet.recipes import known_as, recipe, with_fitting_batch, with_usual_augmentation
 from glassnet.training.batch_size import check_batch_size, with_batch_size
 from glassnet.training.config import TrainConfig
 from glassnet.training.objective import Objective, make_objective
@@ -60,7 +60,7 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
     if config is not None and not isinstance(config, TrainConfig):
         raise UsageError(f"Expected a config, gn.TrainConfig(epochs=...); got {config!r}.")
     if config is None:
-        config = with_fitting_batch(recipe(data.name, spec.name if spec else None), len(data.train))
+        config = with_fitting_batch(recipe(known_as(data), spec.name if spec else None), len(data.train))
         config = with_usual_augmentation(config, data)
         config = replace(config, label_smoothing=0.0) if loss is not None else config  # it is for cross-entropy
     check_own_loss(loss, config)
@@ -70,7 +70,7 @@ def match_model(model: nn.Module, data: Dataset, config: TrainConfig | None, los
     device = resolve_device(local_device(config.device))
     precision = resolve_precision(config.precision, device)
     preprocessing = make_record(data.train, _input_size(data, model), data.framing)
-    config = replace(config, augment=resolve_augmentation(config.augment, data.name, preprocessing))
+    config = config.fitted_to(data.name, preprocessing)
     objective = check_model(model, data, preprocessing, config, loss)
     if isinstance(loss, nn.Module):
         loss.to(device)  # its class weights go where the outputs are, as the model does

@@ -121,7 +121,7 @@ def with_usual_augmentation(config: TrainConfig, data: Dataset) -> TrainConfig:
 
     That is for photographs: files of images, and the sets in `AUGMENTED`. What a recipe says stays.
     """
-    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or _known_as(data) in AUGMENTED):
+    if config.augment or not (isinstance(data.train.inputs, ImageFiles) or known_as(data) in AUGMENTED):
         return config
     return replace(config, augment=DEFAULT)
 
@@ -141,7 +141,7 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
 
     Raises `UsageError` for an unknown name, and for data that are no images of one or three channels.
     """
-    found = listed_recipe(_known_as(data), name)
+    found = listed_recipe(known_as(data), name)
     if found is not None:
         return found
     if not has_recipes(data):
@@ -161,7 +161,7 @@ def named_recipe(name: str, data: Dataset) -> Recipe:
     )
 
 
-def _known_as(data: Dataset) -> str:
+def known_as(data: Dataset) -> str:
     """Return the name that a data set's recipes are listed by; a folder that is called as a standard set is none."""
     return data.name if data.source is None else data.source
 
@@ -183,7 +183,6 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
         epochs=epochs,
         batch_size=max(1, min(batch_size, num_examples)),
         validate_every=max(1, round(epochs / MOST_VALIDATIONS)),
-        alternating_flip=False,  # the default mirrors by chance, and only classes that stay what they are
         augment=DEFAULT if config.augment else "",
     )
 
@@ -194,8 +193,8 @@ def default_recipe(data: Dataset) -> Recipe | None:
     None for digits, which have a config for LeNet-5, for all that are no images or have no classes, and with a torch
     that has no Muon.
     """
-    known_as = _known_as(data)
-    is_lenets = any(known_as == data_name for data_name, _ in RECIPES) and listed_recipe(known_as, "fast") is None
+    known = known_as(data)
+    is_lenets = any(known == data_name for data_name, _ in RECIPES) and listed_recipe(known, "fast") is None
     return named_recipe("fast", data) if has_muon() and has_recipes(data) and not is_lenets else None
 
 

@@ -105,6 +105,12 @@ def test_an_option_that_one_run_names_and_another_leaves_at_its_usual_value_is_n
     assert [(d.field, d.values) for d in differences] == [("model.pooling", ("average", "max"))]
 
 
+def test_a_field_that_an_older_run_does_not_know_stands_at_its_usual_value(tmp_path: Path) -> None:
+    new = write_run(tmp_path / "new", training__alternating_flip=False, training__augment="MixUp")
+    old = write_run(tmp_path / "old")
+    assert [(d.field, d.values) for d in compare([new, old]).differences] == [("augment", ("MixUp", ""))]
+
+
 def test_trained_runs_opened_or_by_path_are_compared(small_data: Dataset, tmp_path: Path) -> None:
     runs = []
     for name in ("mlp", "softmax"):

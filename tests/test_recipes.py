@@ -37,6 +37,8 @@ def test_photographs_are_augmented_and_what_a_recipe_says_stays(small_data: Data
         assert with_usual_augmentation(TrainConfig(), data).augment == "default"
         given = TrainConfig(augment="RandomShift(max_shift=1)")
         assert with_usual_augmentation(given, data) == given
+    own_arrays = replace(cifar, source="/home/me/cifar10.npz")
+    assert with_usual_augmentation(TrainConfig(), own_arrays).augment == ""
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "squares"])
@@ -65,7 +67,7 @@ def test_the_data_sets_of_the_recipes_get_theirs_and_other_images_what_is_neares
     grey, colour = named_recipe("fast", small_data), named_recipe("fast", photos())
     assert (grey.model, colour.model) == ("speednet", "airbench94")
     assert (grey.config.augment, colour.config.augment) == ("", "default")
-    assert not named_recipe("accurate", photos()).config.alternating_flip
+    assert named_recipe("accurate", photos()).config.alternating_flip
     assert 16 <= grey.config.batch_size < len(small_data.train)
     assert colour.config.batch_size == len(photos().train)
 

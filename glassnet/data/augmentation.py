@@ -193,6 +193,15 @@ class Augmentation:
         """True where labels come back soft."""
         return any(isinstance(transform, LabelMix) for transform in self.transforms)
 
+    @property
+    def mirrors(self) -> bool:
+        """True where images may be mirrored left to right."""
+        return any(isinstance(transform, RandomHorizontalFlip) for transform in self.transforms)
+
+    def without_mirrors(self) -> Augmentation:
+        """Return the other transforms."""
+        return Augmentation(tuple(kept for kept in self.transforms if not isinstance(kept, RandomHorizontalFlip)))
+
     def __bool__(self) -> bool:
         return bool(self.transforms)
 

@@ -64,10 +64,10 @@ class TrainingBatches:
         """
         order = shuffled_order(len(self.examples), self.config.seed, epoch, self.examples.device)
         fill = self.record.fill if isinstance(self.record, Preprocessing) else 0
-        parts = batch_bounds(len(order), self.step_size)[first:]
-        batches = self.examples.batches(self.step_size, order, first=first)
-        for (start, stop), (inputs, labels) in zip(parts, batches, strict=True):
+        parts = iter(batch_bounds(len(order), self.step_size)[first:])
+        for inputs, labels in self.examples.batches(self.step_size, order, first=first):
             if self.config.alternating_flip:
+                start, stop = next(parts)  # no zip, which would keep the inputs until the next batch
                 inputs = mirrored(inputs, self._mirrors[order[start:stop]] ^ (epoch % 2 == 0))
             if self.config.max_shift:
                 inputs = random_shift(inputs, self.config.max_shift, fill, generators["shift"])

@@ -11,7 +11,8 @@ from typing import Any
 
 from glassnet._device import PRECISIONS
 from glassnet._errors import UsageError, unknown_name
-from glassnet.data.augmentation import DEFAULT, parse_augmentation
+from glassnet.data.augmentation import DEFAULT, Augmentation, parse_augmentation, resolve_augmentation
+from glassnet.data.records import InputRecord
 from glassnet.nn.losses import LOSSES, is_own_loss
 from glassnet.training.optimizer import OPTIMIZERS
 from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
@@ -68,7 +69,8 @@ class TrainConfig:
     alternating_flip: bool = False
     """Each training image is mirrored left to right in every other epoch: half of them, drawn once, in the odd epochs,
     the rest in the even ones. So two epochs show both sides of every image, where `RandomHorizontalFlip` shows half of
-    them the same side twice (Jordan 2024, section 3.6). For classes that a mirror leaves what they are."""
+    them the same side twice (Jordan 2024, section 3.6). For classes that a mirror leaves what they are; with `default`,
+    where that mirrors."""
     augment: str = ""
     """Changes to the training images, in torchvision's names, such as `RandomCrop(padding=4),RandomHorizontalFlip`; see
     `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation. `default` stands for what
@@ -177,11 +179,13 @@ class TrainConfig:
 
     def _check_combinations(self) -> None:
         is_default = self.augment.strip().lower() == DEFAULT  # which never mixes labels
-        if (
-            not is_default
-            and parse_augmentation(self.augment).mixes_labels
-            and self.loss not in (None, "cross-entropy")
-        ):
+        augmentation = Augmentation() if is_default else parse_augmentation(self.augment)
+        if self.alternating_flip and augmentation.mirrors:
+            raise UsageError(
+                "augment mirrors images by chance, which leaves nothing of alternating_flip. Take RandomHorizontalFlip "
+                "out of it, or leave alternating_flip out."
+            )
+        if augmentation.mixes_labels and self.loss not in (None, "cross-entropy"):
             raise UsageError(
                 f"augment mixes labels, which loss '{self.loss}' does not take; it is for cross-entropy. "
                 "Leave MixUp and CutMix out."
@@ -233,6 +237,17 @@ class TrainConfig:
         if self.schedule == "plateau":
             usual["plateau_patience"] = PLATEAU_PATIENCE
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+
+    def fitted_to(self, data_name: str, record: InputRecord) -> TrainConfig:
+        """Return the config with the augmentation that `default` stands for with inputs of the `record`.
+
+        Where flips alternate, that is without its own; where it has none, none alternate.
+        """
+        augment = resolve_augmentation(self.augment, data_name, record)
+        if augment == self.augment or not self.alternating_flip:
+            return replace(self, augment=augment)
+        usual = parse_augmentation(augment)
+        return replace(self, augment=str(usual.without_mirrors() or ""), alternating_flip=usual.mirrors)
 
     @property
     def memory_budget_bytes(self) -> int | None:

@@ -188,8 +188,9 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
                 assert row is not None
                 history = History((*history.rows, row))
                 stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
+                is_best = stopping.is_best and loop.config.keep == "best" and loop.plan.num_validation > 0
                 _save(loop, on_epoch, history, stopping.is_best or loop.config.keep == "last", state)
-                loop.observer.epoch_ended(row, stopping.is_best and loop.config.keep == "best")
+                loop.observer.epoch_ended(row, is_best)
                 if is_cut_short or (is_asked_to_stop() and loop.epoch <= loop.plan.num_epochs):
                     stop_reason = INTERRUPTED
                     break

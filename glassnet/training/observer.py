@@ -56,7 +56,7 @@ class Observer(Protocol):
     def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
         """An epoch is complete and saved; `is_best` where its weights are kept until better ones come.
 
-        Never so with `keep="last"`, by which those of every epoch give way to the next's.
+        Never so with `keep="last"` or without a hold-out split, where those of every epoch give way to the next's.
         """
 
     def noted(self, text: str) -> None:

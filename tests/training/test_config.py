@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from glassnet import TrainConfig, UsageError
+from glassnet.data.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,10 @@ from glassnet import TrainConfig, UsageError
         ({"warmup": 1}, "warmup must be at least 0 and below 1"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"max_shift": -1}, "max_shift must be at least 0"),
+        (
+            {"alternating_flip": True, "augment": "RandomCrop(padding=2), RandomHorizontalFlip"},
+            "leaves nothing of alternating_flip. Take RandomHorizontalFlip out",
+        ),
         ({"memory_budget_gib": -1}, "memory_budget_gib must be at least 0"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
@@ -126,3 +131,19 @@ def test_augmentation_is_checked_when_the_config_is_made() -> None:
         TrainConfig(augment="RandomFlip")
     with pytest.raises(UsageError, match="augment mixes labels, which loss 'multi-class-perceptron' does not take"):
         TrainConfig(augment="MixUp", loss="multi-class-perceptron")
+
+
+def test_flips_alternate_in_the_place_of_those_of_the_usual_augmentation_and_only_there() -> None:
+    things = Preprocessing(class_names=("ant", "bee"), size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3, mode="RGB")
+    letters = dataclasses.replace(things, class_names=("b", "d"))
+    alternating, by_chance = TrainConfig(alternating_flip=True, augment="default"), TrainConfig(augment="default")
+    crop = "RandomCrop(padding=4, padding_mode=reflect)"
+    found = [config.fitted_to("photos", record) for config in (alternating, by_chance) for record in (things, letters)]
+    assert [(config.augment, config.alternating_flip) for config in found] == [
+        (crop, True),
+        ("RandomShift(max_shift=2)", False),
+        (f"{crop}, RandomHorizontalFlip(p=0.5)", False),
+        ("RandomShift(max_shift=2)", False),
+    ]
+    given = TrainConfig(alternating_flip=True, augment="RandomRotation(degrees=5)")
+    assert given.fitted_to("photos", letters) == given

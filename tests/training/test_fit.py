@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,9 +137,12 @@ def test_what_is_saved_as_best_is_the_state_at_the_lowest_loss(small_data: Datas
         lowest = min(lowest, loss)
 
 
-@pytest.mark.parametrize(("keep", "first_two"), [("best", [True, True]), ("last", [False, False])])
+@pytest.mark.parametrize(
+    ("keep", "is_held_out", "first_two"),
+    [("best", True, [True, True]), ("last", True, [False, False]), ("best", False, [False, False])],
+)
 def test_an_observer_is_told_of_the_weights_that_are_kept_until_better_ones_come(
-    keep: str, first_two: list[bool], small_data: Dataset
+    keep: str, is_held_out: bool, first_two: list[bool], small_data: Dataset
 ) -> None:
     told: list[bool] = []
 
@@ -147,8 +151,9 @@ def test_an_observer_is_told_of_the_weights_that_are_kept_until_better_ones_come
             told.append(is_best)
 
     config = TrainConfig(epochs=2, batch_size=16, keep=keep)
-    result = fit(network(), *prepared(small_data), config, observer=Listener())
-    assert result.history[1].validation_loss < result.history[0].validation_loss
+    data = small_data if is_held_out else replace(small_data, validation=small_data.validation[:0])
+    result = fit(network(), *prepared(data), config, observer=Listener())
+    assert not is_held_out or result.history[1].validation_loss < result.history[0].validation_loss
     assert told == first_two
 
 
