@@ -60,7 +60,8 @@ _PHOTOGRAPHS = TrainConfig(
     weight_decay=0.1,
     schedule="linear",
     label_smoothing=0.2,
-    augment="RandomCrop(padding=2, padding_mode=reflect),RandomHorizontalFlip",
+    alternating_flip=True,
+    augment="RandomCrop(padding=2, padding_mode=reflect)",
     keep="last",
 )
 """As Jordan 2024 (section 3, and the repository's Muon form), with batches of a quarter, and one rate for all that is
@@ -86,12 +87,7 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
     ("cifar10", "accurate"): Recipe(
         model="airbench94",
         validation_share=0.02,  # all the rest trains, as in the paper
-        config=replace(
-            _PHOTOGRAPHS,
-            epochs=16,
-            alternating_flip=True,
-            augment="RandomCrop(padding=2, padding_mode=reflect)",
-        ),
+        config=replace(_PHOTOGRAPHS, epochs=16),
     ),
 }
 """Recipes by data set and name, chosen on the validation split."""
