@@ -216,7 +216,7 @@ def train(
         kept = f"; left as built: {', '.join(loaded.left_as_built)}" if loaded.left_as_built else ""
         typer.echo(f"Weights from {weights}: {loaded.num_loaded} tensors{kept}", err=True)
     if config.augment == DEFAULT and not quiet:
-        _say_usual_augmentation(examples, network)
+        _say_usual_augmentation(examples, network, config)
     run = train_run(
         network, examples, config, loss=prepared.own_loss, out=out, progress=not quiet, tensorboard=tensorboard
     )
@@ -272,10 +272,8 @@ def _say_trained(run: Run, as_json: bool, *, is_users: bool) -> None:
         typer.echo(f"Test error     {result['test_rmse']:.6g} (root mean squared)")
     if used.get("num_set_aside"):
         typer.echo(f"Set aside      {used['num_set_aside']:,} not used, such as {'; '.join(used['set_aside'][:3])}")
-    changes = [run.config.augment] if run.config.augment not in ("", "none") else []
-    changes += ["flips that alternate"] if run.config.alternating_flip else []
-    if changes:
-        typer.echo(f"Augmentation   {', '.join(changes)}")
+    if changes := _changes_in_words(run.config):
+        typer.echo(f"Augmentation   {changes}")
     if result.get("stop_reason") == "interrupted":
         typer.echo(f"Interrupted    go on with: glassnet train --resume {run.path}")
     typer.echo(f"Run folder     {run.path}")
@@ -353,7 +351,7 @@ def lr_range(
     )  # fmt: skip
     network, examples, config = prepared.network, prepared.examples, prepared.config
     if config.augment == DEFAULT and not quiet:
-        _say_usual_augmentation(examples, network)
+        _say_usual_augmentation(examples, network, config)
     result = search_rate(network, examples, config, prepared.own_loss, quiet, low=low, high=high, num_steps=steps)
     write_range(result, prepared.model, examples.name, out)
     if as_json:
@@ -786,7 +784,13 @@ def _say_set_aside(failures: Iterable[SetAside]) -> None:
         typer.echo(f"Set aside: {printable(f'{failure.source}: {failure.reason}')}", err=True)
 
 
-def _say_usual_augmentation(data: Dataset, network: nn.Module) -> None:
+def _changes_in_words(config: TrainConfig) -> str:
+    """Return the augmentation, and whether flips alternate; nothing where there is neither."""
+    changes = [config.augment] if config.augment not in ("", "none") else []
+    return ", ".join(changes + ["flips that alternate"] * config.alternating_flip)
+
+
+def _say_usual_augmentation(data: Dataset, network: nn.Module, config: TrainConfig) -> None:
     """Say what `default` comes to for these images, where it comes to anything."""
     from glassnet.data.augmentation import default_augmentation
 
@@ -794,8 +798,8 @@ def _say_usual_augmentation(data: Dataset, network: nn.Module) -> None:
         return
     channels, height, width = data.train.input_shape
     usual = default_augmentation(data.name, data.class_names, channels, size=input_size_of(network) or (height, width))
-    if usual:
-        typer.echo(f"Training images are changed at random: {usual}; --augment none leaves them.", err=True)
+    if changes := _changes_in_words(config.with_usual(usual)):
+        typer.echo(f"Training images are changed at random: {changes}; --augment none leaves them.", err=True)
 
 
 def _say_unknown_loss(run: Run) -> None:

@@ -150,7 +150,8 @@ def configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str
     if values.get("loss") not in (None, "cross-entropy"):
         values.setdefault("label_smoothing", 0.0)  # the recipe's is for cross-entropy
     if "augment" in values:
-        values |= {"max_shift": 0, "alternating_flip": False} | values  # what the recipe does to images, too
+        values.setdefault("max_shift", 0)  # what the recipe does to images, too
+        values.setdefault("alternating_flip", False)
     if values.keys() & {"epochs", "patience"}:
         values.setdefault("validate_every", 1)  # the recipe's is for its own epochs, all of them
     if "patience" in values:

@@ -212,7 +212,6 @@ def _explain_gradient(
 
 def _explain_unit(traced: _Traced, address: str, form: str, *, every: bool) -> None:
     """Write out one number."""
-
     unit = traced.trace.unit(address)
     if form == "json":
         print_json(unit.to_dict())
@@ -224,7 +223,6 @@ def _explain_unit(traced: _Traced, address: str, form: str, *, every: bool) -> N
 
 def _explain_change(traced: _Traced, change: str, unit: str | None, *, as_json: bool) -> None:
     """Say what follows from another number."""
-
     address, sign, number = change.rpartition("=")
     try:
         value = float(number)

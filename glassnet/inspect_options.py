@@ -172,7 +172,6 @@ def finish(
 
 
 def _written(result: dict[str, object], name: str, sheets: dict[str, Any], out: Path) -> list[Path]:
-
     try:
         out.mkdir(parents=True, exist_ok=True)
         paths = []

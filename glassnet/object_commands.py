@@ -120,7 +120,6 @@ def _names(layers: list[str] | None) -> list[str] | None:
 
 def _object_files(folder: Path) -> list[Path]:
     """Return the images in each sub-folder; a sub-folder without any stands for itself, to be set aside by name."""
-
     if not folder.is_dir():
         raise UsageError(f"Expected a folder with a folder of images for each object; there is none called {folder}.")
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

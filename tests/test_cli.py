@@ -264,6 +264,21 @@ def test_the_sheet_shows_what_training_with_the_same_words_does(glassnet, photos
             assert picture.tobytes() == shown.tobytes()
 
 
+def test_the_changes_that_are_announced_are_those_that_were_made(glassnet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for index in range(24):
+        folder = tmp_path / "pets" / ("cat", "dog")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (index * 10, 80, 120 * (index % 2))).save(folder / f"{index}.png")
+    words = ("train", tmp_path / "pets", "--epochs", "1", "--set", "model.widths=[4, 4, 4]", "--out", tmp_path / "run")
+    code, out, err = glassnet(*words)
+    assert code == 0, err
+    changes = "RandomCrop(padding=4, padding_mode=reflect), flips that alternate"
+    assert f"Training images are changed at random: {changes}; --augment none leaves them." in err
+    assert f"Augmentation   {changes}\n" in out
+    config = open_run(tmp_path / "run").config
+    assert (config.augment, config.alternating_flip) == ("RandomCrop(padding=4, padding_mode=reflect)", True)
+
+
 def test_the_sheet_shows_what_the_recipe_of_the_data_does(
     glassnet, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]

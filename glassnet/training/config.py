@@ -239,15 +239,18 @@ class TrainConfig:
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def fitted_to(self, data_name: str, record: InputRecord) -> TrainConfig:
-        """Return the config with the augmentation that `default` stands for with inputs of the `record`.
+        """Return the config with the augmentation that `default` stands for with inputs of the `record`."""
+        augment = resolve_augmentation(self.augment, data_name, record)
+        return self if augment == self.augment else self.with_usual(parse_augmentation(augment))
+
+    def with_usual(self, usual: Augmentation) -> TrainConfig:
+        """Return the config with `usual` in the place of `default`.
 
         Where flips alternate, that is without its own; where it has none, none alternate.
         """
-        augment = resolve_augmentation(self.augment, data_name, record)
-        if augment == self.augment or not self.alternating_flip:
-            return replace(self, augment=augment)
-        usual = parse_augmentation(augment)
-        return replace(self, augment=str(usual.without_mirrors() or ""), alternating_flip=usual.mirrors)
+        mirrors = self.alternating_flip and usual.mirrors
+        kept = usual.without_mirrors() if mirrors else usual
+        return replace(self, augment=str(kept) if kept else "", alternating_flip=mirrors)
 
     @property
     def memory_budget_bytes(self) -> int | None:
