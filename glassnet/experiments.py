@@ -323,6 +323,7 @@ def _trained(experiment: _Experiment, writer: RunWriter, observer: Observer, sta
             "best_epoch": result.best_epoch,
             "num_epochs": len(result.history),
             "stop_reason": result.stop_reason,
+            "filtered_convolutions": result.num_filtered,
         }
         experiment.record["bound"] = bound.to_dict()
         failures = (*examples.set_aside, *validation.set_aside)

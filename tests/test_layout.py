@@ -20,6 +20,7 @@ RANKS = {
     "_compiled": 1,
     "_device": 1,
     "_modes": 1,
+    "_native": 1,
     "_seed": 1,
     "_user_code": 1,
     "nn": 2,

@@ -20,7 +20,10 @@ MOST_STEPS = 3
 
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimizer", ("optimizer", "_fused_", "_foreach_")),
-    ("convolution backward", ("convolution_backward", "conv2d_backward", "convolution_overrideable_backward")),
+    (
+        "convolution backward",
+        ("convolution_backward", "conv2d_backward", "convolution_overrideable_backward", "winogradconvolutionbackward"),
+    ),
     ("convolution", ("conv",)),
     ("pooling", ("pool",)),
     ("normalisation", ("_norm",)),

@@ -20,6 +20,7 @@ from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
 BATCH_WORDS = ("all", "auto")
 ON_NAN = ("stop", "halve-lr")
 KEPT = ("best", "last")
+CONVOLUTIONS = ("auto", "direct")
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -97,6 +98,10 @@ class TrainConfig:
     precision: str = "auto"
     """`fp32`, `bf16` or `fp16` (autocast; `fp16` with a scaled loss), or `auto`: bf16 where the hardware multiplies it
     natively, else fp32."""
+    convolution: str = "auto"
+    """How 3x3 convolutions are computed in training on a CPU: `auto`, by Winograd's minimal filtering where that is
+    faster, with a quarter of the multiplications and sums that are rounded otherwise (`glassnet.nn.winograd`; fp32, on
+    Linux with a C compiler), or `direct`, by torch's own. All else, validation too, is torch's own."""
     memory_budget_gib: float | None = None
     """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
     together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""
@@ -128,6 +133,7 @@ class TrainConfig:
             ("on_nan", self.on_nan, ON_NAN),
             ("keep", self.keep, KEPT),
             ("precision", self.precision, PRECISIONS),
+            ("convolution", self.convolution, CONVOLUTIONS),
         ):
             if value not in known:
                 raise unknown_name(kind, str(value), [name for name in known if name])

@@ -305,4 +305,5 @@ def make_plan(rule: StepRule, batches: TrainingBatches, num_validation: int) -> 
         device=batches.examples.device,
         precision=rule.precision,
         num_processes=rule.processes.count,
+        num_filtered=rule.num_filtered,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,7 @@ from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
 from glassnet.training.config import TrainConfig
 from glassnet.training.epoch import EpochLoop, Timing
+from glassnet.training.filtering import minimal_filtering
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
 from glassnet.training.objective import Objective, make_objective
@@ -76,6 +77,8 @@ class FitResult:
     """Where the time went."""
     step_shares: Mapping[str, float]
     """Share of the steps' time by kind of work; empty for a training too short to profile."""
+    num_filtered: int = 0
+    """Convolutions that were computed by minimal filtering."""
 
 
 def fit(
@@ -150,6 +153,7 @@ def stepping(
         memory_kept(),
         _laid_out(model, record) as channels_last,
         pooled_first(model),
+        _filtered(model, config, precision, channels_last) as num_filtered,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
@@ -165,6 +169,7 @@ def stepping(
             part_size=math.ceil(config.batch_size / processes.count),
             processes=processes,
             channels_last=channels_last,
+            num_filtered=num_filtered,
         )
 
 
@@ -204,6 +209,7 @@ def _fit(loop: EpochLoop, on_epoch: Callable[[EpochEnd], None]) -> FitResult:
         stop_reason=stop_reason,
         timing=loop.timing,
         step_shares=loop.profile.shares(),
+        num_filtered=loop.rule.num_filtered,
     )
 
 
@@ -257,6 +263,15 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
     for row in loop.history:
         stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
     return stopping
+
+
+def _filtered(
+    model: nn.Module, config: TrainConfig, precision: str, channels_last: bool
+) -> AbstractContextManager[int]:
+    """Return the block in which convolutions take the shortest way there is."""
+    is_asked = config.convolution == "auto" and precision == "fp32" and not config.compile
+    # Its outputs have their channels innermost, which not every model's code takes.
+    return minimal_filtering(model) if is_asked and channels_last else nullcontext(0)
 
 
 @contextmanager

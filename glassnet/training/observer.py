@@ -28,6 +28,8 @@ class FitPlan:
     first_step: int = 0
     """Steps already taken where a run is resumed."""
     num_processes: int = 1
+    num_filtered: int = 0
+    """Convolutions that are computed by minimal filtering."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,8 @@ class StepRule:
     processes: Processes = ALONE
     channels_last: bool = False
     """Whether images are laid out with their channels innermost, as convolutions are fastest."""
+    num_filtered: int = 0
+    """Convolutions that are computed by minimal filtering."""
 
     @cached_property
     def auxiliary(self) -> HasAuxiliaryLoss | None:

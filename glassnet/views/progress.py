@@ -33,7 +33,7 @@ class LineObserver:
         self.console.print(
             f"Training on {plan.num_train:,} examples, {plan.num_validation:,} held out, "
             f"{plan.num_epochs} {'epoch' if plan.num_epochs == 1 else 'epochs'}, {plan.num_steps:,} steps, "
-            f"{plan.device} in {plan.precision}",
+            f"{plan.device} in {plan.precision}{_describe_filtered(plan.num_filtered)}",
             soft_wrap=True,
         )
 
@@ -97,6 +97,10 @@ class BarObserver(LineObserver):
         """Take the bar away."""
         self.bar.stop()
         super().stopped(reason)
+
+
+def _describe_filtered(count: int) -> str:
+    return f", {count} {'convolution' if count == 1 else 'convolutions'} by minimal filtering" if count else ""
 
 
 def describe_epoch(row: EpochRow, num_epochs: int, is_best: bool) -> str:

@@ -1,0 +1,193 @@
+"""Convolution by Winograd's minimal filtering: the same sums with a quarter of the multiplications.
+
+A tile of 4x4 outputs of a 3x3 kernel is a sum of 36 products instead of 144 (Winograd 1980; Lavin and Gray, "Fast
+Algorithms for Convolutional Neural Networks", 2016, section 4, F(4x4, 3x3)). What it costs is a rounding error about
+ten times as large: some millionths of the largest output in float32. `winograd.c` has the algorithm; torch has none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from glassnet._native import load_native
+
+SOURCE = Path(__file__).with_name("winograd.c")
+KERNEL_SIZE = (3, 3)
+CHANNELS_STEP = 8
+"""Input and output channels are a multiple of this."""
+LARGEST_PADDING = 2
+"""Above it, the gradient of the images would be a convolution with negative padding."""
+CONVOLVE_TILES = 24
+"""Tiles that a thread takes at once from images to outputs: few, so that they stay in its cache."""
+GRADIENT_NUMBERS = 2**21
+"""Transformed numbers that the gradient of the kernels has under way at once: 8 MiB."""
+TOLERANCE = 1e-4
+"""Of the largest output, in the comparison with torch before the library is trusted."""
+
+
+def has_winograd() -> bool:
+    """Return whether this machine computes convolutions so: Linux, a C compiler, and an OpenMP that torch brought."""
+    return _library() is not None and _agrees_with_torch()
+
+
+def winograd_conv2d(images: Tensor, kernels: Tensor, bias: Tensor | None = None, padding: int = 1) -> Tensor:
+    """Return `functional.conv2d(images, kernels, bias, padding=padding)`, but for rounding; it has gradients too.
+
+    `images` `(N, C, H, W)`, `kernels` `(K, C, 3, 3)`, `bias` `(K,)` -> `(N, K, H + 2 padding - 2, W + 2 padding - 2)`
+    with channels innermost; float32 on a CPU, C and K multiples of 8, `padding` 0, 1 or 2.
+
+    Raises `ValueError` for other arguments, `RuntimeError` where the machine has no `has_winograd()`.
+    """
+    refusal = refused(images, kernels, padding)
+    if refusal is not None:
+        raise ValueError(refusal)
+    if not has_winograd():
+        raise RuntimeError("This machine has no C compiler that compiles winograd.c. Use torch's conv2d.")
+    result: Tensor = WinogradConvolution.apply(images, kernels, bias, padding)
+    return result
+
+
+def refused(images: Tensor, kernels: Tensor, padding: int) -> str | None:
+    """Return why `winograd_conv2d` does not take these arguments, or None where it does."""
+    if images.ndim != 4 or kernels.ndim != 4 or kernels.shape[1:] != (images.shape[1], *KERNEL_SIZE):
+        return (
+            "winograd_conv2d expects images (N, C, H, W) and kernels (K, C, 3, 3); "
+            f"got {tuple(images.shape)} and {tuple(kernels.shape)}."
+        )
+    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in (images, kernels)):
+        return (
+            f"winograd_conv2d expects float32 on a CPU; got {images.dtype} on {images.device} "
+            f"and {kernels.dtype} on {kernels.device}."
+        )
+    if images.shape[1] % CHANNELS_STEP or kernels.shape[0] % CHANNELS_STEP:
+        return f"winograd_conv2d expects channels in multiples of 8; got {images.shape[1]} and {kernels.shape[0]}."
+    if not 0 <= padding <= LARGEST_PADDING:
+        return f"winograd_conv2d expects a padding of 0, 1 or 2; got {padding}."
+    if min(images.shape) < 1 or min(images.shape[2:]) + 2 * padding < KERNEL_SIZE[0]:
+        return (
+            f"winograd_conv2d expects images that a padding of {padding} makes 3x3 or more; got {tuple(images.shape)}."
+        )
+    return None
+
+
+class WinogradConvolution(torch.autograd.Function):
+    """The operation as autograd sees it; `winograd_conv2d` checks its arguments."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        """Return the outputs."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(images, kernels)
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        return _convolved(images, kernels.permute(2, 3, 1, 0), bias, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Return the gradients of images, kernels and bias."""
+        (slopes,) = gradients
+        images, kernels = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which torch's own has
+            own = torch.ops.aten.convolution_backward(
+                slopes, images, kernels, [len(kernels)] if ctx.has_bias else None,
+                [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], ctx.has_bias and needs[2]],
+            )  # fmt: skip
+            return (*own, None)
+        slopes = slopes.contiguous(memory_format=torch.channels_last)
+        return (
+            # The gradient of the images is the convolution of the slopes with the kernels the other way round.
+            _convolved(slopes, kernels.flip(2, 3).permute(2, 3, 0, 1), None, 2 - ctx.padding) if needs[0] else None,
+            _kernel_gradient(images, slopes, ctx.padding).permute(3, 2, 0, 1) if needs[1] else None,
+            slopes.sum((0, 2, 3)) if ctx.has_bias and needs[2] else None,
+            None,
+        )
+
+
+def _convolved(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """Return the convolution of `images` `(N, C, H, W)`, channels innermost, with `kernels` `(3, 3, C, K)`."""
+    library, threads = _loaded(), torch.get_num_threads()
+    num_images, in_channels, height, width = images.shape
+    out_channels = kernels.shape[3]
+    kernels = kernels.contiguous()
+    panel = library.winograd_panel()
+    transformed = images.new_empty(36, -(-out_channels // panel), in_channels, panel)
+    library.winograd_kernels(kernels.data_ptr(), transformed.data_ptr(), in_channels, out_channels, threads)
+    outputs = torch.empty(
+        (num_images, out_channels, height + 2 * padding - 2, width + 2 * padding - 2),
+        dtype=images.dtype,
+        memory_format=torch.channels_last,
+    )
+    bias = None if bias is None else bias.contiguous()
+    space = images.new_empty(library.winograd_convolve_space(in_channels, out_channels, CONVOLVE_TILES, threads))
+    zeros = images.new_zeros(in_channels)
+    library.winograd_convolve(
+        images.data_ptr(), transformed.data_ptr(), None if bias is None else bias.data_ptr(), outputs.data_ptr(),
+        space.data_ptr(), zeros.data_ptr(),
+        num_images, height, width, in_channels, out_channels, padding, CONVOLVE_TILES, threads,
+    )  # fmt: skip
+    return outputs
+
+
+def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
+    """Return the gradient `(3, 3, C, K)` of the kernels, both arguments with their channels innermost."""
+    library, threads = _loaded(), torch.get_num_threads()
+    num_images, in_channels, height, width = images.shape
+    out_channels = slopes.shape[1]
+    block = min(256, max(32, GRADIENT_NUMBERS // (36 * (in_channels + out_channels))))
+    gradient = images.new_empty(*KERNEL_SIZE, in_channels, out_channels)
+    space = images.new_empty(library.winograd_kernel_gradient_space(in_channels, out_channels, block))
+    zeros = images.new_zeros(max(in_channels, out_channels))
+    library.winograd_kernel_gradient(
+        images.data_ptr(), slopes.data_ptr(), gradient.data_ptr(), space.data_ptr(), zeros.data_ptr(),
+        num_images, height, width, in_channels, out_channels, padding, block, threads,
+    )  # fmt: skip
+    return gradient
+
+
+def _loaded() -> ctypes.CDLL:
+    library = _library()
+    assert library is not None, "has_winograd() was asked"
+    return library
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    library = load_native(SOURCE)
+    if library is None:
+        return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    for name, result, arguments in (
+        ("winograd_panel", size, []),
+        ("winograd_convolve_space", size, [size] * 4),
+        ("winograd_kernel_gradient_space", size, [size] * 3),
+        ("winograd_kernels", None, [*[pointer] * 2, size, size, number]),
+        ("winograd_convolve", None, [*[pointer] * 6, *[size] * 7, number]),
+        ("winograd_kernel_gradient", None, [*[pointer] * 5, *[size] * 7, number]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@cache
+def _agrees_with_torch() -> bool:
+    """Return whether the library computes what torch computes: a compiler is not ours."""
+    with torch.inference_mode():
+        images = torch.sin(torch.arange(2.0 * 16 * 7 * 6, device="cpu").view(2, 16, 7, 6))
+        kernels = torch.cos(torch.arange(24.0 * 16 * 9, device="cpu").view(24, 16, 3, 3))
+        images = images.contiguous(memory_format=torch.channels_last)
+        outputs = functional.conv2d(images, kernels, padding=1)
+        gradient = torch.ops.aten.convolution_backward(
+            outputs, images, kernels, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
+        )[1]
+        ours = _convolved(images, kernels.permute(2, 3, 1, 0), None, 1)
+        our_gradient = _kernel_gradient(images, outputs.contiguous(memory_format=torch.channels_last), 1)
+        pairs = ((ours, outputs), (our_gradient.permute(3, 2, 0, 1), gradient))
+        return all(bool((own - theirs).abs().max() < TOLERANCE * theirs.abs().max()) for own, theirs in pairs)

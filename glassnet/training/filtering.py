@@ -1,0 +1,82 @@
+"""The same network with fewer multiplications in it: 3x3 convolutions by Winograd's minimal filtering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassnet.nn.winograd import KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
+
+LEAST_CHANNELS = 24
+"""With fewer, in or out, the transforms cost what the products save (`benchmarks/winograd.py`)."""
+LEAST_TILES = 64
+"""4x4 parts of the outputs of a batch; with fewer, transforming the kernels does."""
+
+
+@contextmanager
+def minimal_filtering(model: nn.Module) -> Iterator[int]:
+    """For a block, let the convolutions of `model` that gain by it take Winograd's way; yield how many may.
+
+    Those are `nn.Conv2d` of 3x3 with stride 1, where there are gradients to compute: without, as in validation, each
+    is torch's own. Sums are rounded otherwise than torch rounds them, by some millionths of the largest. Modules keep
+    their places, names and hooks.
+    """
+    convolutions = [module for module in model.modules() if _gains(module)]
+    if not convolutions or not has_winograd():
+        yield 0
+        return
+    for convolution in convolutions:
+        convolution.__class__ = _FilteredConv2d
+    try:
+        yield len(convolutions)
+    finally:
+        for convolution in convolutions:
+            convolution.__class__ = nn.Conv2d
+
+
+class _FilteredConv2d(nn.Conv2d):
+    """Copies and pickles of it are plain convolutions."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() and _pays(input, weight, _padding(self)):
+            return winograd_conv2d(input, weight, bias, _padding(self))
+        outputs: Tensor = super()._conv_forward(input, weight, bias)
+        return outputs
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return (_plain, (), *super().__reduce_ex__(max(protocol, 2))[2:])
+
+
+def _plain() -> nn.Conv2d:
+    return nn.Conv2d.__new__(nn.Conv2d)
+
+
+def _gains(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == KERNEL_SIZE
+        and module.stride == module.dilation == (1, 1)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and 0 <= _padding(module) <= LARGEST_PADDING
+        and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
+    )
+
+
+def _padding(convolution: nn.Conv2d) -> int:
+    """Return the padding of a 3x3 convolution on each side; -1 where the sides differ."""
+    if isinstance(convolution.padding, str):
+        return {"same": 1, "valid": 0}[convolution.padding]
+    height, width = convolution.padding
+    return height if height == width else -1
+
+
+def _pays(images: Tensor, kernels: Tensor, padding: int) -> bool:
+    if refused(images, kernels, padding) is not None:
+        return False
+    num_images, _, height, width = images.shape
+    return num_images * -(-(height + 2 * padding - 2) // 4) * -(-(width + 2 * padding - 2) // 4) >= LEAST_TILES

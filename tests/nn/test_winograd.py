@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from glassnet.nn import winograd
+from glassnet.nn.winograd import has_winograd, winograd_conv2d
+
+needs_library = pytest.mark.skipif(not has_winograd(), reason="no C compiler here that compiles winograd.c")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_near(received: Tensor, expected: Tensor) -> None:
+    """Within some millionths of the largest value of `expected`, which is in float64."""
+    assert received.shape == expected.shape
+    assert received.dtype == torch.float32
+    assert (received - expected).abs().max() <= 2e-5 * expected.abs().max() + 1e-6
+
+
+@needs_library
+@settings(deadline=None, max_examples=60)
+@given(
+    num_images=st.integers(1, 9),
+    in_channels=st.integers(1, 9).map(lambda count: 8 * count),
+    out_channels=st.integers(1, 9).map(lambda count: 8 * count),
+    height=st.integers(3, 18),
+    width=st.integers(3, 18),
+    padding=st.integers(0, 2),
+    has_bias=st.booleans(),
+)
+def test_outputs_and_gradients_are_those_of_the_sum_as_it_is_written(
+    num_images: int, in_channels: int, out_channels: int, height: int, width: int, padding: int, has_bias: bool
+) -> None:
+    leaves = [drawn(num_images, in_channels, height, width), drawn(out_channels, in_channels, 3, 3, seed=1)]
+    leaves += [drawn(out_channels, seed=2)] if has_bias else []
+    inputs = [leaf.requires_grad_() for leaf in leaves]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    outputs = winograd_conv2d(*inputs, padding=padding)
+    expected = functional.conv2d(*exact, padding=padding)
+    assert_near(outputs, expected)
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    slopes = drawn(*outputs.shape, seed=3)
+    received = torch.autograd.grad(outputs, inputs, slopes)
+    for ours, theirs in zip(received, torch.autograd.grad(expected, exact, slopes.double()), strict=True):
+        assert_near(ours, theirs)
+
+
+@needs_library
+@pytest.mark.parametrize("padding", [1, 2])
+def test_one_pixel_is_an_image_too(padding: int) -> None:
+    images, kernels = drawn(3, 8, 1, 1), drawn(16, 8, 3, 3)
+    expected = functional.conv2d(images.double(), kernels.double(), padding=padding)
+    assert_near(winograd_conv2d(images, kernels, padding=padding), expected)
+
+
+@needs_library
+def test_channels_of_more_than_one_panel_and_tiles_of_more_than_one_block() -> None:
+    images, kernels = drawn(40, 136, 9, 9).requires_grad_(), drawn(264, 136, 3, 3).requires_grad_()
+    outputs = winograd_conv2d(images, kernels)
+    expected = functional.conv2d(images.double(), kernels.double(), padding=1)
+    assert_near(outputs, expected)
+    slopes = drawn(*outputs.shape, seed=1)
+    received = torch.autograd.grad(outputs, (images, kernels), slopes)
+    for ours, theirs in zip(received, torch.autograd.grad(expected, (images, kernels), slopes.double()), strict=True):
+        assert_near(ours, theirs)
+
+
+@needs_library
+def test_bits_depend_neither_on_the_number_of_threads_nor_on_the_layout() -> None:
+    images, kernels, bias = drawn(30, 24, 11, 11), drawn(40, 24, 3, 3), drawn(40)
+
+    def passed(images: Tensor, kernels: Tensor) -> list[Tensor]:
+        leaves = [leaf.detach().requires_grad_() for leaf in (images, kernels, bias)]
+        outputs = winograd_conv2d(*leaves)
+        return [outputs, *torch.autograd.grad(outputs, leaves[:2], drawn(*outputs.shape, seed=4))]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = passed(images, kernels)
+        torch.set_num_threads(3)
+        shared = passed(images, kernels)
+    finally:
+        torch.set_num_threads(before)
+    laid_out = passed(images.to(memory_format=torch.channels_last), kernels.to(memory_format=torch.channels_last))
+    for one, three, other in zip(alone, shared, laid_out, strict=True):
+        assert torch.equal(one, three)
+        assert torch.equal(one, other)
+
+
+@needs_library
+def test_only_the_gradients_that_are_asked_for_are_computed() -> None:
+    images, kernels = drawn(2, 8, 6, 6), drawn(8, 8, 3, 3).requires_grad_()
+    winograd_conv2d(images, kernels).sum().backward()
+    assert images.grad is None
+    images, kernels = images.requires_grad_(), kernels.detach()
+    winograd_conv2d(images, kernels).sum().backward()
+    assert kernels.grad is None
+    assert images.grad is not None
+
+
+@needs_library
+def test_a_gradient_of_a_gradient_is_torchs() -> None:
+    def penalty(convolution: object) -> Tensor:
+        images, kernels = drawn(2, 8, 6, 6).requires_grad_(), drawn(16, 8, 3, 3).requires_grad_()
+        outputs = convolution(images, kernels)  # type: ignore[operator]
+        (slope,) = torch.autograd.grad(outputs.square().sum(), images, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), kernels)[0]
+
+    expected = penalty(lambda images, kernels: functional.conv2d(images, kernels, padding=1))
+    received = penalty(winograd_conv2d)
+    assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_what_is_no_such_convolution_is_refused() -> None:
+    images, kernels = drawn(1, 8, 5, 5), drawn(8, 8, 3, 3)
+    for arguments, message in (
+        ((images[0], kernels), r"expects images \(N, C, H, W\).*got \(8, 5, 5\)"),
+        ((images, drawn(8, 8, 5, 5)), r"kernels \(K, C, 3, 3\).*\(8, 8, 5, 5\)"),
+        ((images, drawn(8, 16, 3, 3)), r"got \(1, 8, 5, 5\) and \(8, 16, 3, 3\)"),
+        ((images.double(), kernels.double()), "expects float32 on a CPU; got torch.float64"),
+        ((images.to("meta"), kernels.to("meta")), "expects float32 on a CPU; got torch.float32 on meta"),
+        ((drawn(1, 3, 5, 5), drawn(8, 3, 3, 3)), "multiples of 8; got 3 and 8"),
+        ((images, drawn(12, 8, 3, 3)), "multiples of 8; got 8 and 12"),
+        ((images, kernels, None, 3), "padding of 0, 1 or 2; got 3"),
+        ((images[:0], kernels), r"got \(0, 8, 5, 5\)"),
+        ((images[..., :2], kernels, None, 0), r"makes 3x3 or more; got \(1, 8, 5, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            winograd_conv2d(*arguments)
+
+
+def test_without_a_library_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_library", lambda: None)
+    assert not has_winograd()
+    with pytest.raises(RuntimeError, match="no C compiler.*Use torch's conv2d"):
+        winograd_conv2d(drawn(1, 8, 5, 5), drawn(8, 8, 3, 3))
+
+
+@needs_library
+def test_a_library_that_computes_something_else_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolved = winograd._convolved
+    winograd._agrees_with_torch.cache_clear()
+    monkeypatch.setattr(winograd, "_convolved", lambda *arguments: convolved(*arguments) * 1.001)
+    try:
+        assert not has_winograd()
+    finally:
+        winograd._agrees_with_torch.cache_clear()
