@@ -82,9 +82,7 @@ def main() -> None:
         raise SystemExit("No C compiler here that compiles winograd.c.")
     load = os.getloadavg()[0]
     print(f"{torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}, n = {arguments.rounds}")
-    print(
-        "images, size, channels        torch      ours        times faster            work torch ours   error torch ours"
-    )
+    print("images, size, channels      torch    ours      times faster          work, torch ours    error, torch ours")
     with memory_kept():
         for size, in_channels, out_channels in SHAPES:
             measure(arguments.batch, size, in_channels, out_channels, arguments.rounds)
