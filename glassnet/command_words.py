@@ -143,7 +143,7 @@ def _check_recipes_model(data: str, model: str | None, name: str | None, chosen:
 
 def configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str]) -> TrainConfig:
     """Return `base` with the flags that were given and the `--set` pairs."""
-    from glassnet.training.config import TrainConfig
+    from glassnet.training.config import ONLY_FOR_KERNELS, TrainConfig
 
     values = {name: value for name, value in flags.items() if value is not None}
     values |= {name: TrainConfig.parse(name, text) for name, text in settings.items()}
@@ -157,8 +157,8 @@ def configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str
     if "patience" in values:
         values.setdefault("keep", "best")
     if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
-        for name in ("learning_rate", "momentum", "nesterov", "other_learning_rate", "weight_decay"):
-            values.setdefault(name, None)
+        for name in ("learning_rate", "momentum", "nesterov", "weight_decay", *ONLY_FOR_KERNELS):
+            values.setdefault(name, False if name == "fixed_norm" else None)
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 

@@ -21,6 +21,8 @@ BATCH_WORDS = ("all", "auto")
 ON_NAN = ("stop", "halve-lr")
 KEPT = ("best", "last")
 CONVOLUTIONS = ("auto", "direct")
+ONLY_FOR_KERNELS = ("other_learning_rate", "output_learning_rate", "fixed_norm")
+"""Fields that an optimizer for kernels alone has."""
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -49,6 +51,12 @@ class TrainConfig:
     """Whether the momentum of `sgd` and `muon` looks ahead (Nesterov 1983; Sutskever et al. 2013); None: it does."""
     other_learning_rate: float | None = None
     """With `muon`: the learning rate of `sgd` for what is no hidden kernel or matrix; None: 0.05."""
+    output_learning_rate: float | None = None
+    """With `muon`: the learning rate of `sgd` for the weights of the last layer; None: `other_learning_rate`."""
+    fixed_norm: bool = False
+    """With `muon`: whether each kernel is scaled to the norm `sqrt(outputs)` before its update. The size of an update
+    beside the kernel is then the learning rate throughout, and falls with it; weight decay gets there by a detour
+    (Jordan 2024, the repository's Muon form)."""
     weight_decay: float | None = None
     """As torch's optimizer has it: `adamw` and `muon` shrink weights by it per unit of learning rate, the others add it
     times the weight to the gradient. Biases and normalisation are spared, with `muon` the last layer too, whose rate is
@@ -158,6 +166,7 @@ class TrainConfig:
             ("batch_size", 1, True),
             ("accumulate", 1, True),
             ("other_learning_rate", 0, False),
+            ("output_learning_rate", 0, False),
             ("plateau_patience", 0, True),
             ("validate_every", 1, True),
             ("checkpoint_s", 0, False),
@@ -213,14 +222,18 @@ class TrainConfig:
         entry = OPTIMIZERS[self.optimizer]
         for name, has_effect, remedy in (
             ("nesterov", entry.has_nesterov, "It is for sgd and muon"),
-            ("other_learning_rate", entry.is_for_kernels, "It is for optimizer='muon'"),
+            *((name, entry.is_for_kernels, "It is for optimizer='muon'") for name in ONLY_FOR_KERNELS),
             ("plateau_patience", self.schedule == "plateau", "It is for schedule='plateau'"),
         ):
-            if getattr(self, name) is not None and not has_effect:
+            if getattr(self, name) not in (None, False) and not has_effect:
                 raise UsageError(
                     f"{name} has no effect with optimizer '{self.optimizer}' and schedule '{self.schedule}'. {remedy}; "
                     "leave it out."
                 )
+        if self.fixed_norm and self.weight_decay:
+            raise UsageError(
+                "weight_decay has no effect on kernels whose norm is fixed. Leave out one of weight_decay and fixed_norm."
+            )
         if self.precision == "fp16" and entry.is_for_kernels:
             raise UsageError(
                 f"precision 'fp16' scales the loss, which '{self.optimizer}' does not take. "

@@ -101,7 +101,7 @@ def measure_range(
     config = replace(config, learning_rate=low)
     with stepping(model, train, record, config, precision=precision, objective=objective) as rule:
         model.train()
-        losses, reason = _climb(rule, _endless(batches), config, rates, reach, on_step)
+        losses, reason = _climb(rule, _endless(batches), rates, reach, on_step)
     return _judged(rates, losses, reach, reason, config, batches.step_size)
 
 
@@ -125,7 +125,6 @@ def _endless(batches: TrainingBatches) -> Iterator[tuple[Tensor, Tensor]]:
 def _climb(
     rule: StepRule,
     batches: Iterator[tuple[Tensor, Tensor]],
-    config: TrainConfig,
     rates: Sequence[float],
     reach: int,
     on_step: Callable[[int], None],
@@ -134,7 +133,7 @@ def _climb(
     losses: list[float] = []
     lowest = math.inf
     for rate, (inputs, labels) in zip(rates, batches, strict=False):
-        _set_rate(rule.optimizer, rate, config)
+        _set_rate(rule.optimizer, rate)
         totals = Totals.zero(labels.device)
         try:
             training_step(rule, inputs, labels, totals)
@@ -155,12 +154,11 @@ def _climb(
     return losses, ALL_DONE
 
 
-def _set_rate(optimizer: AnyOptimizer, rate: float, config: TrainConfig) -> None:
-    """Set the rate of what `--lr` sets the rate of; what has `other_learning_rate` keeps that."""
+def _set_rate(optimizer: AnyOptimizer, rate: float) -> None:
+    """Set the rate of what `--lr` sets the rate of; what has a rate of its own keeps that."""
     for group in optimizer.param_groups:
         if "lr_ratio" in group:
-            assert config.other_learning_rate is not None, "the config is resolved"
-            group["lr_ratio"] = config.other_learning_rate / rate
+            group["lr_ratio"] = group["lr"] / rate
     set_learning_rate(optimizer, rate)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ class OptimizerEntry:
         """True where the config's momentum has an effect."""
         return self.momentum is not None
 
+
+LEAST_NORM = 1e-12
+"""So that kernels of zeros stay what they are."""
 
 _WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 """Methods of `torch.optim.Optimizer` that torch's compiler is told to leave out."""
@@ -84,7 +88,8 @@ class KernelOptimizer:
 
     Muon (Jordan et al. 2024) makes the update of a weight matrix orthogonal. A kernel `(O, C, H, W)` is given to it as
     the matrix `(O, C * H * W)`, a view of the same memory. It is meant for hidden layers: the last layer, biases and
-    normalisation have `sgd`, with a learning rate of their own.
+    normalisation have `sgd`, with learning rates of their own. With `has_fixed_norm` a matrix has the Frobenius norm
+    `sqrt(O)`, that of orthonormal rows, before each of its updates.
     """
 
     def __init__(
@@ -92,8 +97,10 @@ class KernelOptimizer:
         make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         kernels: list[nn.Parameter],
         rest: torch.optim.Optimizer | None,
+        *,
+        has_fixed_norm: bool = False,
     ) -> None:
-        self.kernels = kernels
+        self.kernels, self.has_fixed_norm = kernels, has_fixed_norm
         self.matrices = [nn.Parameter(_matrix(kernel.detach(), kernel)) for kernel in kernels]
         self.parts = [make([{"params": self.matrices}]), *([rest] if rest else [])]
 
@@ -113,6 +120,9 @@ class KernelOptimizer:
         """Update all parameters."""
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _matrix(kernel.grad, kernel)
+            if self.has_fixed_norm and matrix.grad is not None:
+                with torch.no_grad():
+                    matrix.mul_(math.sqrt(len(matrix)) / matrix.norm().clamp(min=LEAST_NORM))
         for part in self.parts:
             part.step()
 
@@ -168,13 +178,27 @@ def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelO
     taken = {id(kernel) for kernel in kernels}
     others = [parameter for parameter in parameters if id(parameter) not in taken]
     assert config.learning_rate is not None
-    assert config.other_learning_rate is not None
-    rest = _sgd([{"params": others}], momentum=0.9, nesterov=True, lr=config.other_learning_rate)
-    for group in rest.param_groups:
-        group["lr_ratio"] = config.other_learning_rate / config.learning_rate
+    rest = _sgd(_rest_groups(others, config), momentum=0.9, nesterov=True)
     values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "momentum": config.momentum}
     make = OPTIMIZERS[config.optimizer].make
-    return KernelOptimizer(lambda groups: make(groups, nesterov=config.nesterov, **values), kernels, rest)
+    return KernelOptimizer(
+        lambda groups: make(groups, nesterov=config.nesterov, **values), kernels, rest, has_fixed_norm=config.fixed_norm
+    )
+
+
+def _rest_groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    """Return what is no kernel with the learning rates of its own, which it keeps beside the kernels'."""
+    assert config.learning_rate is not None
+    assert config.other_learning_rate is not None
+    rate, output_rate = config.other_learning_rate, config.output_learning_rate
+    parts = [(parameters, rate)]
+    if output_rate is not None:
+        parts = [([p for p in parameters if p.ndim < 2], rate), ([p for p in parameters if p.ndim >= 2], output_rate)]
+    return [
+        {"params": part, "lr": own_rate, "lr_ratio": own_rate / config.learning_rate}
+        for part, own_rate in parts
+        if part
+    ]
 
 
 def _groups(parameters: list[nn.Parameter], decay: float | None) -> list[dict[str, Any]]:

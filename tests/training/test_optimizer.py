@@ -58,3 +58,48 @@ def test_setting_the_learning_rate_sets_every_group() -> None:
     optimizer = build_optimizer(network(), TrainConfig().resolved())
     set_learning_rate(optimizer, 0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
+
+
+def test_with_muon_the_last_layer_may_have_a_rate_of_its_own() -> None:
+    values = {"optimizer": "muon", "learning_rate": 0.1, "other_learning_rate": 0.5}
+    model = network()
+    optimizer = build_optimizer(model, TrainConfig(**values, output_learning_rate=3.0).resolved())
+    rates = {id(parameter): group["lr"] for group in optimizer.parts[1].param_groups for parameter in group["params"]}
+    expected = {id(parameter): 0.5 for parameter in (model[0].bias, *model[1].parameters(), model[3].bias)}
+    assert rates == expected | {id(model[3].weight): 3.0}
+    set_learning_rate(optimizer, 0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.25, 1.5])
+    together = build_optimizer(network(), TrainConfig(**values).resolved())
+    assert [group["lr"] for group in together.param_groups] == [0.1, 0.5]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_fixed_norm_is_that_of_orthonormal_rows_before_each_update(layout: torch.memory_format) -> None:
+    """The update of such a kernel depends neither on its norm nor on how often it was updated."""
+    config = TrainConfig(optimizer="muon", learning_rate=0.1, momentum=0.0, fixed_norm=True).resolved()
+    steps = []
+    for scale in (1.0, 100.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(6, 3)).to(memory_format=layout)
+        with torch.no_grad():
+            model[0].weight.mul_(scale)
+        optimizer = build_optimizer(model, config)
+        model[0].weight.grad = torch.ones_like(model[0].weight)
+        before = model[0].weight.detach().clone()
+        optimizer.step()
+        scaled = before * (6**0.5 / before.norm())
+        steps.append(model[0].weight.detach() - scaled)
+    assert torch.allclose(*steps, atol=1e-5)
+    assert 0.05 < steps[0].norm() < 0.15, "one singular value of about one, times the rate"
+
+
+def test_a_fixed_norm_leaves_kernels_of_zeros_and_those_without_gradient() -> None:
+    config = TrainConfig(optimizer="muon", learning_rate=0.1, fixed_norm=True).resolved()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    nn.init.zeros_(model[0].weight)
+    optimizer = build_optimizer(model, config)
+    model[0].weight.grad = torch.zeros_like(model[0].weight)
+    before = model[1].weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(model[0].weight, torch.zeros_like(model[0].weight))
+    assert torch.equal(model[1].weight, before)
