@@ -232,7 +232,7 @@ class TrainConfig:
                 )
         if self.fixed_norm and self.weight_decay:
             raise UsageError(
-                "weight_decay has no effect on kernels whose norm is fixed. Leave out one of weight_decay and fixed_norm."
+                "weight_decay has no effect on kernels whose norm is fixed. Leave weight_decay or fixed_norm out."
             )
         if self.precision == "fp16" and entry.is_for_kernels:
             raise UsageError(
