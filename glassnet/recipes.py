@@ -87,7 +87,16 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
     ("cifar10", "accurate"): Recipe(
         model="airbench94",
         validation_share=0.02,  # all the rest trains, as in the paper
-        config=replace(_PHOTOGRAPHS, epochs=16),
+        config=replace(
+            _PHOTOGRAPHS,
+            epochs=8.4,
+            batch_size=1000,
+            learning_rate=0.24,
+            other_learning_rate=53.0,
+            output_learning_rate=670.0,
+            fixed_norm=True,
+            weight_decay=0.0,
+        ),
     ),
 }
 """Recipes by data set and name, chosen on the validation split."""

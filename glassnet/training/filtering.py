@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glassnet.nn.winograd import KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
+from glassnet.training.swapping import Substitute, swapped
 
 LEAST_CHANNELS = 24
-"""With fewer, in or out, the transforms cost what the products save (`benchmarks/winograd.py`)."""
+"""With fewer, in or out, the transforms cost what the products save (`benchmarks/layers.py`)."""
 LEAST_TILES = 64
 """4x4 parts of the outputs of a batch; with fewer, transforming the kernels does."""
 
@@ -29,30 +29,16 @@ def minimal_filtering(model: nn.Module) -> Iterator[int]:
     if not convolutions or not has_winograd():
         yield 0
         return
-    for convolution in convolutions:
-        convolution.__class__ = _FilteredConv2d
-    try:
+    with swapped(convolutions, _FilteredConv2d):
         yield len(convolutions)
-    finally:
-        for convolution in convolutions:
-            convolution.__class__ = nn.Conv2d
 
 
-class _FilteredConv2d(nn.Conv2d):
-    """Copies and pickles of it are plain convolutions."""
-
+class _FilteredConv2d(Substitute, nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and _pays(input, weight, _padding(self)):
             return winograd_conv2d(input, weight, bias, _padding(self))
         outputs: Tensor = super()._conv_forward(input, weight, bias)
         return outputs
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return (_plain, (), *super().__reduce_ex__(max(protocol, 2))[2:])
-
-
-def _plain() -> nn.Conv2d:
-    return nn.Conv2d.__new__(nn.Conv2d)
 
 
 def _gains(module: nn.Module) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +37,7 @@ from glassnet.training.observer import (
     random_states_kept,
 )
 from glassnet.training.optimizer import build_optimizer
+from glassnet.training.pooling import quick_pooling
 from glassnet.training.processes import ALONE, Processes, distributed
 from glassnet.training.reordering import pooled_first
 from glassnet.training.state import TrainingState
@@ -152,8 +153,7 @@ def stepping(
     with (
         memory_kept(),
         _laid_out(model, record) as channels_last,
-        pooled_first(model),
-        _filtered(model, config, precision, channels_last) as num_filtered,
+        _shortened(model, config, precision, channels_last) as num_filtered,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
@@ -265,13 +265,18 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
     return stopping
 
 
-def _filtered(
-    model: nn.Module, config: TrainConfig, precision: str, channels_last: bool
-) -> AbstractContextManager[int]:
-    """Return the block in which convolutions take the shortest way there is."""
-    is_asked = config.convolution == "auto" and precision == "fp32" and not config.compile
-    # Its outputs have their channels innermost, which not every model's code takes.
-    return minimal_filtering(model) if is_asked and channels_last else nullcontext(0)
+@contextmanager
+def _shortened(model: nn.Module, config: TrainConfig, precision: str, channels_last: bool) -> Iterator[int]:
+    """Let layers take the shortest way there is for a block; yield how many convolutions do."""
+    # What they give has its channels innermost, which not every model's code takes.
+    is_possible = precision == "fp32" and channels_last and not config.compile
+    is_filtered = is_possible and config.convolution == "auto"
+    with (
+        pooled_first(model),
+        quick_pooling(model) if is_possible else nullcontext(),
+        minimal_filtering(model) if is_filtered else nullcontext(0) as num_filtered,
+    ):
+        yield num_filtered
 
 
 @contextmanager

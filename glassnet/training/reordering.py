@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from glassnet.training.swapping import Substitute, plain_type, swapped
+
 MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
-class _PooledFirst(nn.Sequential):
-    """A chain that calls its modules in another order than they stand in. Copies and pickles of it are plain chains."""
+class _PooledFirst(Substitute, nn.Sequential):
+    """A chain that calls its modules in another order than they stand in."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         for name in _order(self):
             inputs = self._modules[name](inputs)
         return inputs
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return (nn.Sequential, (), *super().__reduce_ex__(max(protocol, 2))[2:])
 
 
 @contextmanager
@@ -37,13 +36,8 @@ def pooled_first(model: nn.Module) -> Iterator[None]:
     pooling, whose windows can lie in the padding altogether.
     """
     chains = [chain for chain in model.modules() if type(chain) is nn.Sequential and _order(chain) != [*chain._modules]]
-    for chain in chains:
-        chain.__class__ = _PooledFirst
-    try:
+    with swapped(chains, _PooledFirst):
         yield
-    finally:
-        for chain in chains:
-            chain.__class__ = nn.Sequential
 
 
 def _order(chain: nn.Module) -> list[str]:
@@ -65,7 +59,7 @@ def _rectifies(module: nn.Module | None) -> TypeGuard[nn.ReLU]:
 def _pools(module: nn.Module | None) -> TypeGuard[nn.Module]:
     return (
         isinstance(module, MAX_POOLINGS)
-        and type(module) in MAX_POOLINGS
+        and plain_type(module) in MAX_POOLINGS
         and not module.return_indices
         and module.dilation in (1, (1,), (1, 1), (1, 1, 1))
     )

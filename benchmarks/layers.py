@@ -1,0 +1,133 @@
+"""Forward and backward pass of 3x3 convolutions and 2x2 max pooling, ours beside torch's, in one sitting.
+
+    python benchmarks/layers.py [--rounds 7] [--batch 128]
+
+A line for each shape: milliseconds of both sides (medians, taken in turns) and their ratio with its range over the
+rounds; for convolutions the work as it is written in GFLOP/s (2 x 9 x C x K x outputs, three times for forward and
+backward), and the largest error of either side as a share of the largest value, against float64. Pooling has torch's
+bits, which is checked. Freed memory is kept, as in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from glassnet._allocator import memory_kept
+from glassnet.nn.pooling import has_max_pool, max_pool2d
+from glassnet.nn.winograd import has_winograd, winograd_conv2d
+
+Times = tuple[list[float], list[float]]
+SHAPES = (
+    # height and width, channels in, channels out
+    (32, 8, 8), (32, 16, 16), (32, 24, 24), (31, 24, 64), (32, 32, 32), (32, 64, 64),
+    (16, 16, 16), (16, 24, 24), (16, 32, 32), (15, 64, 256), (16, 128, 128), (8, 32, 32), (8, 64, 64),
+    (7, 256, 256), (8, 256, 256), (4, 64, 64), (4, 512, 512), (3, 256, 256),
+)  # fmt: skip
+FEW_TILES = ((16, 4, 128), (32, 4, 128), (64, 4, 128), (128, 4, 128), (16, 4, 512), (32, 4, 512), (64, 4, 512))
+"""Images, height and width, channels."""
+POOLINGS = (
+    (64, 28, 6),
+    (64, 10, 16),
+    (512, 28, 6),
+    (512, 10, 16),
+    (192, 24, 8),
+    (192, 10, 32),
+    (500, 31, 64),
+    (500, 15, 256),
+)
+"""Images, height and width, channels: LeNet-5's, speednet's and airbench94's."""
+
+
+def torchs(images: Tensor, kernels: Tensor) -> Tensor:
+    return functional.conv2d(images, kernels, padding=1)
+
+
+def torchs_pooling(images: Tensor) -> Tensor:
+    return functional.max_pool2d(images, 2)
+
+
+def passed(operation: Callable[..., Tensor], inputs: Sequence[Tensor], slopes: Tensor) -> tuple[Tensor, ...]:
+    outputs = operation(*inputs)
+    return outputs.detach(), *torch.autograd.grad(outputs, inputs, slopes)
+
+
+def drawn(*shape: int, needs_grad: bool = True) -> Tensor:
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+    return values.contiguous(memory_format=torch.channels_last).requires_grad_(needs_grad)
+
+
+def times(sides: Sequence[Callable[..., Tensor]], inputs: Sequence[Tensor], slopes: Tensor, rounds: int) -> Times:
+    """Return the seconds of both sides in each round."""
+    seconds: Times = ([], [])
+    for _ in range(rounds):
+        for side, taken in zip(sides, seconds, strict=True):
+            started = time.perf_counter()
+            passed(side, inputs, slopes)
+            taken.append(time.perf_counter() - started)
+    return seconds
+
+
+def described(seconds: Times) -> str:
+    ratios = sorted(one / other for one, other in zip(*seconds, strict=True))
+    theirs, ours = (1e3 * statistics.median(side) for side in seconds)
+    return f"{theirs:7.1f} {ours:7.1f} ms   {statistics.median(ratios):4.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def measure(count: int, size: int, in_channels: int, out_channels: int, rounds: int) -> None:
+    inputs = drawn(count, in_channels, size, size), drawn(out_channels, in_channels, 3, 3)
+    slopes = drawn(count, out_channels, size, size, needs_grad=False)
+    exact = passed(torchs, [leaf.detach().double().requires_grad_() for leaf in inputs], slopes.double())
+    errors = []
+    for side in (torchs, winograd_conv2d):
+        pairs = zip(passed(side, inputs, slopes), exact, strict=True)
+        errors.append(max(float((own - true).abs().max() / true.abs().max()) for own, true in pairs))
+    seconds = times((torchs, winograd_conv2d), inputs, slopes, rounds)
+    work = 3 * 2 * 9 * in_channels * out_channels * count * size**2 / 1e9
+    print(
+        f"{count:4} x {size:2}x{size:<2} {in_channels:3} -> {out_channels:<3}  {described(seconds)}   "
+        f"{work / statistics.median(seconds[0]):4.0f} {work / statistics.median(seconds[1]):4.0f} GFLOP/s   "
+        f"{errors[0]:.0e} {errors[1]:.0e}",
+        flush=True,
+    )
+
+
+def measure_pooling(count: int, size: int, channels: int, rounds: int) -> None:
+    images = drawn(count, channels, size, size)
+    slopes = drawn(count, channels, size // 2, size // 2, needs_grad=False)
+    results = [passed(side, [images], slopes) for side in (torchs_pooling, max_pool2d)]
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    seconds = times((torchs_pooling, max_pool2d), [images], slopes, rounds)
+    print(f"{count:4} x {size:2}x{size:<2} {channels:3}         {described(seconds)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=128)
+    arguments = parser.parse_args()
+    if not (has_winograd() and has_max_pool()):
+        raise SystemExit("No C compiler here that compiles winograd.c and pooling.c.")
+    load = os.getloadavg()[0]
+    print(f"{torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}, n = {arguments.rounds}")
+    print("images, size, channels      torch    ours      times faster          work, torch ours    error, torch ours")
+    with memory_kept():
+        for size, in_channels, out_channels in SHAPES:
+            measure(arguments.batch, size, in_channels, out_channels, arguments.rounds)
+        print("few tiles:")
+        for count, size, channels in FEW_TILES:
+            measure(count, size, channels, channels, arguments.rounds)
+        print("max pooling:")
+        for count, size, channels in POOLINGS:
+            measure_pooling(count, size, channels, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from glassnet.nn import pooling
+from glassnet.nn.pooling import has_max_pool, max_pool2d
+
+needs_library = pytest.mark.skipif(not has_max_pool(), reason="no C compiler here that compiles pooling.c")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Return few different numbers, so that windows have ties, of both signs of zero."""
+    values = torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(seed)).float()
+    return (values / 2).to(memory_format=torch.channels_last)
+
+
+def same_bits(received: Tensor, expected: Tensor) -> bool:
+    return torch.equal(received.contiguous().view(torch.int32), expected.contiguous().view(torch.int32))
+
+
+@needs_library
+@settings(deadline=None, max_examples=80)
+@given(
+    num_images=st.integers(1, 5),
+    channels=st.integers(1, 35),
+    height=st.integers(2, 9),
+    width=st.integers(2, 9),
+    has_nan=st.booleans(),
+)
+def test_outputs_and_gradients_have_torchs_bits(
+    num_images: int, channels: int, height: int, width: int, has_nan: bool
+) -> None:
+    images = drawn(num_images, channels, height, width)
+    if has_nan:
+        numbers = torch.arange(images.numel()).view(images.shape)
+        images[numbers % 7 == 0] = torch.nan
+        images[numbers % 5 == 0] = -torch.inf
+    images.requires_grad_()
+    outputs, expected = max_pool2d(images), functional.max_pool2d(images, 2)
+    assert same_bits(outputs, expected)
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    slopes = drawn(*outputs.shape, seed=1) * -1.0  # with -0
+    for slope in (slopes, slopes.contiguous()):
+        received = torch.autograd.grad(outputs, images, slope, retain_graph=True)[0]
+        assert same_bits(received, torch.autograd.grad(expected, images, slope, retain_graph=True)[0])
+
+
+@needs_library
+def test_memory_beyond_the_images_is_neither_read_nor_written() -> None:
+    """The last channels of a pixel are taken with the first of the next, which the last pixel does not have."""
+    whole = torch.full((1000,), 9.0)
+    images = whole[:120].view(1, 4, 5, 6).permute(0, 3, 1, 2)  # 6 channels
+    images.copy_(drawn(1, 6, 4, 5))
+    outputs = max_pool2d(images)
+    assert same_bits(outputs, functional.max_pool2d(images, 2))
+    assert outputs.max() < 9
+
+
+@needs_library
+def test_a_gradient_of_a_gradient_is_torchs() -> None:
+    def penalty(pool: object) -> Tensor:
+        images = torch.randn(2, 5, 7, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        outputs = pool(images * images)  # type: ignore[operator]
+        (slope,) = torch.autograd.grad(outputs.square().sum(), images, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), images)[0]
+
+    assert torch.allclose(penalty(max_pool2d), penalty(lambda images: functional.max_pool2d(images, 2)), rtol=1e-5)
+
+
+@needs_library
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    images = drawn(9, 13, 11, 11).requires_grad_()
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            outputs = max_pool2d(images)
+            results.append((outputs, torch.autograd.grad(outputs, images, drawn(*outputs.shape, seed=2))[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(same_bits(one, three) for one, three in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(3, 4, 4), torch.zeros(1, 3, 1, 4), torch.zeros(0, 3, 4, 4), torch.zeros(1, 3, 4, 4).double()],
+    ids=["one image", "one row", "no image", "float64"],
+)
+def test_other_images_are_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expects images \(N, C, H, W\) of float32.*2x2 or more; got \("):
+        max_pool2d(images)
+
+
+def test_without_a_library_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooling, "_library", lambda: None)
+    assert not has_max_pool()
+    with pytest.raises(RuntimeError, match="no C compiler.*Use torch's max_pool2d"):
+        max_pool2d(drawn(1, 3, 4, 4))
+
+
+@needs_library
+def test_a_library_that_computes_something_else_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = pooling._gradient
+    pooling._agrees_with_torch.cache_clear()
+    monkeypatch.setattr(pooling, "_gradient", lambda *arguments: gradient(*arguments) * 2)
+    try:
+        assert not has_max_pool()
+    finally:
+        pooling._agrees_with_torch.cache_clear()
