@@ -15,7 +15,8 @@ Sides, in turn within each round, so that a noisy machine is noisy to all:
 whole epoch. Prints hardware, versions, n, and medians with their range, the ratio to `gn.train`'s within each round,
 and which share of the machine's peak an epoch comes to: of the fastest of 20 products of 2048x2048 matrices in the same
 number format, with three times the multiplications and additions of a forward pass counted for a step, and validation
-not counted.
+not counted. They are counted as the sums are written: convolutions by minimal filtering do a quarter of them, so that
+the share may exceed 1.
 """
 
 from __future__ import annotations

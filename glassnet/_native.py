@@ -17,6 +17,8 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+KIND_OF_CPU = ("vendor_id", "cpu family", "model", "flags", "CPU ", "Features")
+"""How lines of /proc/cpuinfo begin that tell what a processor can do."""
 COMPILE_S = 60
 """Seconds; a compiler that takes longer than this for one file is stuck."""
 
@@ -24,37 +26,53 @@ COMPILE_S = 60
 def load_native(source: Path) -> ctypes.CDLL | None:
     """Return the C file `source` as a library, or None where it cannot be had: no Linux, no compiler, no OpenMP.
 
-    It is compiled once and kept in the user's cache, by the content of the file and what the processor can do. What
+    It is compiled once and kept in the user's cache, by the content of the file, the compiler and the processor. What
     OpenMP needs at run time is torch's own copy of it, which is loaded already: two copies, with their own threads
     each, would take turns at waiting for the processor. So a library that needs what torch has not loaded is None too.
     """
     if platform.system() != "Linux":
         return None
-    name = f"{source.stem}-{_digest(source)}.so"
-    try:
-        folder = Path(user_cache_dir("glassnet", appauthor=False)) / "native"
-        folder.mkdir(parents=True, exist_ok=True)
-        return _kept(source, folder / name)
-    except OSError:  # no home, or a full or read-only one
-        with tempfile.TemporaryDirectory() as folder_name:
-            path = Path(folder_name) / name
-            return _loaded(path) if _compile(source, path) else None
+    with suppress(OSError, ValueError):  # no room anywhere, or a $CC that is no command: there are slower ways
+        command = _compiler()
+        return None if command is None else _load(source, command)
+    return None
 
 
-def _kept(source: Path, path: Path) -> ctypes.CDLL | None:
-    """Return the library at `path`, which is written where it is absent or damaged. Raises `OSError`."""
-    if path.exists():
-        library = _loaded(path)
+def _load(source: Path, command: list[str]) -> ctypes.CDLL | None:
+    """Return the library from the cache, where it is put if absent, or compiled for this process alone."""
+    name = f"{source.stem}-{_digest(source, command)}.so"
+    with suppress(OSError):
+        path = _own_folder() / name
+        library = _loaded(path) or _kept(source, path, command)
         if library is not None:
             return library
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        return _loaded(path) if _compile(source, path, command) else None
+
+
+def _own_folder() -> Path:
+    """Return the folder of libraries. Raises `OSError` where there is none that nobody else can write."""
+    folder = Path(user_cache_dir("glassnet", appauthor=False)) / "native"
+    if not folder.is_absolute():
+        raise OSError("no home")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise OSError("another user could put a library there")
+    return folder
+
+
+def _kept(source: Path, path: Path, command: list[str]) -> ctypes.CDLL | None:
+    """Write the library to `path` and return it; where it does not load, nothing stays. Raises `OSError`."""
     fresh = path.with_name(f"{path.stem}-{secrets.token_hex(4)}.so")  # other processes may be at it too
     try:
-        if not _compile(source, fresh):
-            return None
-        os.replace(fresh, path)
+        library = _loaded(fresh) if _compile(source, fresh, command) else None
+        if library is not None:
+            os.replace(fresh, path)
+        return library
     finally:
         fresh.unlink(missing_ok=True)
-    return _loaded(path)
 
 
 def _loaded(path: Path) -> ctypes.CDLL | None:
@@ -63,11 +81,8 @@ def _loaded(path: Path) -> ctypes.CDLL | None:
     return None
 
 
-def _compile(source: Path, path: Path) -> bool:
+def _compile(source: Path, path: Path, command: list[str]) -> bool:
     """Write the library of `source` to `path`; return whether that went well. Raises `OSError` where no file can be."""
-    command = _compiler()
-    if command is None:
-        return False
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled = Path(folder) / "compiled.o"
         # In two steps: with -fopenmp the linker would ask for an OpenMP of the compiler's.
@@ -92,12 +107,14 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _digest(source: Path) -> str:
+def _digest(source: Path, command: list[str]) -> str:
     """Return what the compiled library depends on, in 20 letters: a home may be shared by unlike machines."""
     digest = hashlib.sha256(source.read_bytes())
-    digest.update(" ".join((platform.machine(), *FLAGS)).encode())
+    digest.update(" ".join((platform.machine(), *command, *FLAGS)).encode())
+    compiler = Path(shutil.which(command[0]) or command[0]).resolve()
+    status = compiler.stat()
+    digest.update(f"{compiler} {status.st_size} {status.st_mtime_ns}".encode())
     with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        skills = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-        digest.update(skills.encode())
+        first, *_ = Path("/proc/cpuinfo").read_text().split("\n\n")
+        digest.update("\n".join(line for line in first.splitlines() if line.startswith(KIND_OF_CPU)).encode())
     return digest.hexdigest()[:20]

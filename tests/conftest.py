@@ -13,8 +13,9 @@ import glassnet as gn
 from glassnet.data.examples import Dataset, ExampleSet
 from glassnet.runs import Run
 
-# Decoded images are cached; tests must not fill the user's own cache.
+# Decoded images and compiled libraries are cached; tests must not fill the user's own cache.
 os.environ["GLASSNET_CACHE"] = tempfile.mkdtemp(prefix="glassnet-tests-")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="glassnet-tests-")
 
 # Two threads that wait for each other on a busy machine are slower than one, and these networks are small.
 torch.set_num_threads(1)

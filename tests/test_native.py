@@ -63,7 +63,8 @@ def test_another_processor_is_another_library(cache: Path, source: Path, monkeyp
 @pytest.mark.parametrize("content", [b"", b"\x7fELF and then nothing"])
 def test_a_damaged_library_is_compiled_anew(cache: Path, source: Path, content: bytes) -> None:
     cache.mkdir(parents=True)
-    path = cache / f"twice-{_native._digest(source)}.so"
+    cache.chmod(0o700)
+    path = cache / f"twice-{_native._digest(source, _native._compiler())}.so"
     path.write_bytes(content)
     assert twice(load_native(source)) == 42
     assert path.stat().st_size > 1000
@@ -97,14 +98,50 @@ def test_the_compiler_that_is_named_is_called(
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", f"'{compiler}' -DUNUSED")
     assert twice(load_native(source)) == 42
-    assert (tmp_path / "calls").read_text() == "called\ncalled\n"
+    assert (tmp_path / "calls").read_text() == "called\ncalled\n"  # to compile and to link
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(cache: Path, source: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    assert twice(load_native(source)) == 42
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["gcc '", "/dev/null", "no such compiler"])
+def test_a_compiler_that_is_none_is_passed_over_or_no_library(
+    cache: Path, source: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", words)
+    library = load_native(source)
+    assert library is None or twice(library) == 42
+
+
+def test_a_file_that_is_no_program_is_no_compiler(
+    cache: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cc").write_bytes(b"neither a program nor a script")
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    assert load_native(source) is None
+
+
+def test_another_compiler_is_another_library(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_native(source)
+    monkeypatch.setenv("CC", "gcc -DANOTHER")
+    assert twice(load_native(source)) == 42
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_no_source_is_no_library(cache: Path, tmp_path: Path) -> None:
+    assert load_native(tmp_path / "absent.c") is None
 
 
 @pytest.mark.parametrize("code", ["this is no C\n", "int missing(void); int twice(int n) { return missing() + n; }\n"])
 def test_what_does_not_compile_or_load_is_no_library(cache: Path, source: Path, code: str) -> None:
     source.write_text(code)
     assert load_native(source) is None
-    assert [path.suffix for path in cache.iterdir()] in ([], [".so"])
+    assert list(cache.iterdir()) == []
 
 
 def test_elsewhere_than_on_linux_there_is_none(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,17 +76,19 @@ def _pooled(images: Tensor) -> tuple[Tensor, Tensor]:
     images = images.contiguous(memory_format=torch.channels_last)
     num_images, channels, height, width = images.shape
     shape = num_images, channels, height // SIZE, width // SIZE
-    outputs = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
-    places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    outputs, places = (
+        torch.empty(shape, dtype=kind, device=images.device, memory_format=torch.channels_last)
+        for kind in (images.dtype, torch.uint8)
+    )
     pointers = images.data_ptr(), outputs.data_ptr(), places.data_ptr()
     _loaded().max_pool(*pointers, num_images, height, width, channels, torch.get_num_threads())
     return outputs, places
 
 
 def _gradient(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
-    slopes = slopes.contiguous(memory_format=torch.channels_last)
+    slopes, places = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (slopes, places))
     num_images, channels, height, width = shape
-    gradient = torch.empty(shape, dtype=slopes.dtype, memory_format=torch.channels_last)
+    gradient = torch.empty(shape, dtype=slopes.dtype, device=slopes.device, memory_format=torch.channels_last)
     pointers = slopes.data_ptr(), places.data_ptr(), gradient.data_ptr()
     _loaded().max_pool_gradient(*pointers, num_images, height, width, channels, torch.get_num_threads())
     return gradient
@@ -121,12 +123,12 @@ def _library() -> ctypes.CDLL | None:
 def _agrees_with_torch() -> bool:
     """Return whether the library computes what torch computes: a compiler is not ours."""
     with torch.inference_mode():
-        images = torch.sin(torch.arange(2.0 * 11 * 7 * 6, device="cpu").view(2, 11, 7, 6))
+        images = torch.sin(torch.arange(2 * 11 * 7 * 6, dtype=torch.float32, device="cpu").view(2, 11, 7, 6))
         images[0] = images[0].round()  # with ties
         images = images.contiguous(memory_format=torch.channels_last)
         expected, indices = functional.max_pool2d(images, SIZE, return_indices=True)
         outputs, places = _pooled(images)
-        slopes = torch.cos(expected).contiguous(memory_format=torch.channels_last)
+        slopes = torch.cos(expected)
         arguments = [SIZE, SIZE], [SIZE, SIZE], [0, 0], [1, 1], False, indices
         gradient = torch.ops.aten.max_pool2d_with_indices_backward(slopes, images, *arguments)
         return torch.equal(outputs, expected) and torch.equal(_gradient(slopes, places, images.shape), gradient)

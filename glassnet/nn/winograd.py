@@ -41,11 +41,12 @@ def winograd_conv2d(images: Tensor, kernels: Tensor, bias: Tensor | None = None,
     """Return `functional.conv2d(images, kernels, bias, padding=padding)`, but for rounding; it has gradients too.
 
     `images` `(N, C, H, W)`, `kernels` `(K, C, 3, 3)`, `bias` `(K,)` -> `(N, K, H + 2 padding - 2, W + 2 padding - 2)`
-    with channels innermost; float32 on a CPU, C and K multiples of 8, `padding` 0, 1 or 2.
+    with channels innermost; float32 on a CPU, C and K multiples of 8, `padding` 0, 1 or 2. Where an input is infinite
+    or nan, or near the largest float, all outputs of its tiles are nan.
 
     Raises `ValueError` for other arguments, `RuntimeError` where the machine has no `has_winograd()`.
     """
-    refusal = refused(images, kernels, padding)
+    refusal = refused(images, kernels, bias, padding)
     if refusal is not None:
         raise ValueError(refusal)
     if not has_winograd():
@@ -54,18 +55,18 @@ def winograd_conv2d(images: Tensor, kernels: Tensor, bias: Tensor | None = None,
     return result
 
 
-def refused(images: Tensor, kernels: Tensor, padding: int) -> str | None:
+def refused(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> str | None:
     """Return why `winograd_conv2d` does not take these arguments, or None where it does."""
     if images.ndim != 4 or kernels.ndim != 4 or kernels.shape[1:] != (images.shape[1], *KERNEL_SIZE):
         return (
             "winograd_conv2d expects images (N, C, H, W) and kernels (K, C, 3, 3); "
             f"got {tuple(images.shape)} and {tuple(kernels.shape)}."
         )
-    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in (images, kernels)):
-        return (
-            f"winograd_conv2d expects float32 on a CPU; got {images.dtype} on {images.device} "
-            f"and {kernels.dtype} on {kernels.device}."
-        )
+    if bias is not None and bias.shape != kernels.shape[:1]:
+        return f"winograd_conv2d expects a bias ({len(kernels)},), one number a kernel; got {tuple(bias.shape)}."
+    for tensor in (images, kernels, *([] if bias is None else [bias])):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return f"winograd_conv2d expects float32 on a CPU; got {tensor.dtype} on {tensor.device}."
     if images.shape[1] % CHANNELS_STEP or kernels.shape[0] % CHANNELS_STEP:
         return f"winograd_conv2d expects channels in multiples of 8; got {images.shape[1]} and {kernels.shape[0]}."
     if not 0 <= padding <= LARGEST_PADDING:
@@ -83,7 +84,6 @@ class WinogradConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         """Return the outputs."""
-        images = images.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(images, kernels)
         ctx.padding, ctx.has_bias = padding, bias is not None
         return _convolved(images, kernels.permute(2, 3, 1, 0), bias, padding)
@@ -100,7 +100,6 @@ class WinogradConvolution(torch.autograd.Function):
                 [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], ctx.has_bias and needs[2]],
             )  # fmt: skip
             return (*own, None)
-        slopes = slopes.contiguous(memory_format=torch.channels_last)
         return (
             # The gradient of the images is the convolution of the slopes with the kernels the other way round.
             _convolved(slopes, kernels.flip(2, 3).permute(2, 3, 0, 1), None, 2 - ctx.padding) if needs[0] else None,
@@ -111,8 +110,9 @@ class WinogradConvolution(torch.autograd.Function):
 
 
 def _convolved(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Return the convolution of `images` `(N, C, H, W)`, channels innermost, with `kernels` `(3, 3, C, K)`."""
+    """Return the convolution of `images` `(N, C, H, W)` with `kernels` `(3, 3, C, K)`."""
     library, threads = _loaded(), torch.get_num_threads()
+    images = images.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
     out_channels = kernels.shape[3]
     kernels = kernels.contiguous()
@@ -122,6 +122,7 @@ def _convolved(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: in
     outputs = torch.empty(
         (num_images, out_channels, height + 2 * padding - 2, width + 2 * padding - 2),
         dtype=images.dtype,
+        device=images.device,
         memory_format=torch.channels_last,
     )
     bias = None if bias is None else bias.contiguous()
@@ -136,8 +137,10 @@ def _convolved(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: in
 
 
 def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
-    """Return the gradient `(3, 3, C, K)` of the kernels, both arguments with their channels innermost."""
+    """Return the gradient `(3, 3, C, K)` of the kernels."""
     library, threads = _loaded(), torch.get_num_threads()
+    images = images.contiguous(memory_format=torch.channels_last)
+    slopes = slopes.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
     out_channels = slopes.shape[1]
     block = min(256, max(32, GRADIENT_NUMBERS // (36 * (in_channels + out_channels))))
@@ -180,14 +183,14 @@ def _library() -> ctypes.CDLL | None:
 def _agrees_with_torch() -> bool:
     """Return whether the library computes what torch computes: a compiler is not ours."""
     with torch.inference_mode():
-        images = torch.sin(torch.arange(2.0 * 16 * 7 * 6, device="cpu").view(2, 16, 7, 6))
-        kernels = torch.cos(torch.arange(24.0 * 16 * 9, device="cpu").view(24, 16, 3, 3))
+        images = torch.sin(torch.arange(2 * 16 * 7 * 6, dtype=torch.float32, device="cpu").view(2, 16, 7, 6))
+        kernels = torch.cos(torch.arange(24 * 16 * 9, dtype=torch.float32, device="cpu").view(24, 16, 3, 3))
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = functional.conv2d(images, kernels, padding=1)
         gradient = torch.ops.aten.convolution_backward(
             outputs, images, kernels, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
         )[1]
         ours = _convolved(images, kernels.permute(2, 3, 1, 0), None, 1)
-        our_gradient = _kernel_gradient(images, outputs.contiguous(memory_format=torch.channels_last), 1)
+        our_gradient = _kernel_gradient(images, outputs, 1)
         pairs = ((ours, outputs), (our_gradient.permute(3, 2, 0, 1), gradient))
         return all(bool((own - theirs).abs().max() < TOLERANCE * theirs.abs().max()) for own, theirs in pairs)

@@ -109,7 +109,7 @@ class TrainConfig:
     convolution: str = "auto"
     """How 3x3 convolutions are computed in training on a CPU: `auto`, by Winograd's minimal filtering where that is
     faster, with a quarter of the multiplications and sums that are rounded otherwise (`glassnet.nn.winograd`; fp32, on
-    Linux with a C compiler), or `direct`, by torch's own. All else, validation too, is torch's own."""
+    Linux with a C compiler), or `direct`, by torch's own. Validation is always torch's own."""
     memory_budget_gib: float | None = None
     """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
     together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""
@@ -220,12 +220,13 @@ class TrainConfig:
     def _check_idle_fields(self) -> None:
         """Refuse what has no effect beside the rest."""
         entry = OPTIMIZERS[self.optimizer]
+        usual = {field.name: field.default for field in fields(self)}
         for name, has_effect, remedy in (
             ("nesterov", entry.has_nesterov, "It is for sgd and muon"),
             *((name, entry.is_for_kernels, "It is for optimizer='muon'") for name in ONLY_FOR_KERNELS),
             ("plateau_patience", self.schedule == "plateau", "It is for schedule='plateau'"),
         ):
-            if getattr(self, name) not in (None, False) and not has_effect:
+            if getattr(self, name) is not usual[name] and not has_effect:
                 raise UsageError(
                     f"{name} has no effect with optimizer '{self.optimizer}' and schedule '{self.schedule}'. {remedy}; "
                     "leave it out."

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from glassnet.nn.winograd import KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
-from glassnet.training.swapping import Substitute, swapped
+from glassnet.nn.winograd import CHANNELS_STEP, KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
+from glassnet.training.swapping import Substitute, is_ordinary, swapped
 
 LEAST_CHANNELS = 24
 """With fewer, in or out, the transforms cost what the products save (`benchmarks/layers.py`)."""
@@ -21,7 +21,7 @@ LEAST_TILES = 64
 def minimal_filtering(model: nn.Module) -> Iterator[int]:
     """For a block, let the convolutions of `model` that gain by it take Winograd's way; yield how many may.
 
-    Those are `nn.Conv2d` of 3x3 with stride 1, where there are gradients to compute: without, as in validation, each
+    Those are `nn.Conv2d` of 3x3 with stride 1 on a CPU, where gradients are computed: without, as in validation, each
     is torch's own. Sums are rounded otherwise than torch rounds them, by some millionths of the largest. Modules keep
     their places, names and hooks.
     """
@@ -35,7 +35,7 @@ def minimal_filtering(model: nn.Module) -> Iterator[int]:
 
 class _FilteredConv2d(Substitute, nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled() and _pays(input, weight, _padding(self)):
+        if is_ordinary(input, weight, bias) and _pays(input, weight, bias, _padding(self)):
             return winograd_conv2d(input, weight, bias, _padding(self))
         outputs: Tensor = super()._conv_forward(input, weight, bias)
         return outputs
@@ -50,6 +50,9 @@ def _gains(module: nn.Module) -> bool:
         and module.padding_mode == "zeros"
         and 0 <= _padding(module) <= LARGEST_PADDING
         and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
+        and module.in_channels % CHANNELS_STEP == module.out_channels % CHANNELS_STEP == 0
+        and module.weight.dtype == torch.float32
+        and module.weight.device.type == "cpu"
     )
 
 
@@ -61,8 +64,8 @@ def _padding(convolution: nn.Conv2d) -> int:
     return height if height == width else -1
 
 
-def _pays(images: Tensor, kernels: Tensor, padding: int) -> bool:
-    if refused(images, kernels, padding) is not None:
+def _pays(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> bool:
+    if refused(images, kernels, bias, padding) is not None:
         return False
     num_images, _, height, width = images.shape
     return num_images * -(-(height + 2 * padding - 2) // 4) * -(-(width + 2 * padding - 2) // 4) >= LEAST_TILES

@@ -153,7 +153,7 @@ def stepping(
     with (
         memory_kept(),
         _laid_out(model, record) as channels_last,
-        _shortened(model, config, precision, channels_last) as num_filtered,
+        _shortened(model, config, channels_last and train.device.type == "cpu" and precision == "fp32") as num_filtered,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
     ):
@@ -266,10 +266,13 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
 
 
 @contextmanager
-def _shortened(model: nn.Module, config: TrainConfig, precision: str, channels_last: bool) -> Iterator[int]:
-    """Let layers take the shortest way there is for a block; yield how many convolutions do."""
-    # What they give has its channels innermost, which not every model's code takes.
-    is_possible = precision == "fp32" and channels_last and not config.compile
+def _shortened(model: nn.Module, config: TrainConfig, is_possible: bool) -> Iterator[int]:
+    """Let layers take the shortest way there is for a block; yield how many convolutions do.
+
+    `is_possible` says whether their own C may be called, which is for fp32 on a CPU and for models whose code takes
+    outputs with their channels innermost.
+    """
+    is_possible = is_possible and not config.compile
     is_filtered = is_possible and config.convolution == "auto"
     with (
         pooled_first(model),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet.nn.pooling import SIZE, has_max_pool, max_pool2d, takes
-from glassnet.training.swapping import Substitute, swapped
+from glassnet.training.swapping import Substitute, is_ordinary, swapped
 
 PAIRS = (SIZE, (SIZE, SIZE))
 
@@ -31,7 +31,7 @@ def quick_pooling(model: nn.Module) -> Iterator[None]:
 
 class _QuickMaxPool2d(Substitute, nn.MaxPool2d):
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and takes(input) and input.is_contiguous(memory_format=torch.channels_last):
+        if is_ordinary(input) and takes(input) and input.is_contiguous(memory_format=torch.channels_last):
             return max_pool2d(input)
         outputs: Tensor = super().forward(input)
         return outputs

@@ -51,14 +51,46 @@ def test_outputs_and_gradients_have_torchs_bits(
 
 
 @needs_library
-def test_memory_beyond_the_images_is_neither_read_nor_written() -> None:
-    """The last channels of a pixel are taken with the first of the next, which the last pixel does not have."""
-    whole = torch.full((1000,), 9.0)
-    images = whole[:120].view(1, 4, 5, 6).permute(0, 3, 1, 2)  # 6 channels
-    images.copy_(drawn(1, 6, 4, 5))
-    outputs = max_pool2d(images)
-    assert same_bits(outputs, functional.max_pool2d(images, 2))
-    assert outputs.max() < 9
+@pytest.mark.parametrize("channels", [1, 6, 8, 13])
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (2, 2)])
+def test_memory_beyond_the_results_is_not_written(channels: int, height: int, width: int) -> None:
+    """The last channels of a pixel are written with the first of the next, which the last pixel does not have."""
+    images = drawn(2, channels, height, width)
+    library, margin = pooling._library(), 16
+    assert library is not None
+    num_pooled = 2 * (height // 2) * (width // 2) * channels
+    outputs = torch.full((num_pooled + margin,), 9.0)
+    places = torch.full((num_pooled + margin,), 9, dtype=torch.uint8)
+    gradient = torch.full((images.numel() + margin,), 9.0)
+    sizes = (2, height, width, channels, 1)
+    library.max_pool(images.data_ptr(), outputs.data_ptr(), places.data_ptr(), *sizes)
+    library.max_pool_gradient(outputs.data_ptr(), places.data_ptr(), gradient.data_ptr(), *sizes)
+    for values in (outputs, places, gradient):
+        assert (values[-margin:] == 9).all()
+        assert not (values[:-margin] == 9).any()
+
+
+@needs_library
+def test_defaults_of_the_user_do_not_matter() -> None:
+    images = drawn(2, 5, 6, 6)
+    expected = max_pool2d(images)
+    pooling._agrees_with_torch.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert has_max_pool()
+            assert torch.equal(max_pool2d(images), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_library
+def test_what_is_saved_may_come_back_in_another_layout() -> None:
+    images = drawn(2, 5, 6, 6).requires_grad_()
+    (expected,) = torch.autograd.grad(max_pool2d(images).square().sum(), images)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved.contiguous(), lambda saved: saved):
+        (received,) = torch.autograd.grad(max_pool2d(images).square().sum(), images)
+    assert torch.equal(received, expected)
 
 
 @needs_library

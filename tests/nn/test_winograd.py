@@ -74,7 +74,7 @@ def test_channels_of_more_than_one_panel_and_tiles_of_more_than_one_block() -> N
 
 @needs_library
 def test_bits_depend_neither_on_the_number_of_threads_nor_on_the_layout() -> None:
-    images, kernels, bias = drawn(30, 24, 11, 11), drawn(40, 24, 3, 3), drawn(40)
+    images, kernels, bias = drawn(30, 24, 11, 11), drawn(40, 24, 3, 3), drawn(40)  # torch sums the bias's gradient
 
     def passed(images: Tensor, kernels: Tensor) -> list[Tensor]:
         leaves = [leaf.detach().requires_grad_() for leaf in (images, kernels, bias)]
@@ -96,27 +96,57 @@ def test_bits_depend_neither_on_the_number_of_threads_nor_on_the_layout() -> Non
 
 
 @needs_library
-def test_only_the_gradients_that_are_asked_for_are_computed() -> None:
-    images, kernels = drawn(2, 8, 6, 6), drawn(8, 8, 3, 3).requires_grad_()
-    winograd_conv2d(images, kernels).sum().backward()
-    assert images.grad is None
-    images, kernels = images.requires_grad_(), kernels.detach()
-    winograd_conv2d(images, kernels).sum().backward()
-    assert kernels.grad is None
-    assert images.grad is not None
+def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, kernels = drawn(2, 8, 6, 6), drawn(8, 8, 3, 3)
+    of_kernels = winograd_conv2d(images, kernels.requires_grad_())
+    of_images = winograd_conv2d(images.clone().requires_grad_(), kernels.detach())
+    called: list[str] = []
+    for name in ("_convolved", "_kernel_gradient"):
+        own = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *given, name=name, own=own: called.append(name) or own(*given))
+    of_kernels.sum().backward()
+    of_images.sum().backward()
+    assert called == ["_kernel_gradient", "_convolved"]
 
 
 @needs_library
-def test_a_gradient_of_a_gradient_is_torchs() -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_gradient_of_a_gradient_is_torchs(first: int, layout: torch.memory_format) -> None:
     def penalty(convolution: object) -> Tensor:
-        images, kernels = drawn(2, 8, 6, 6).requires_grad_(), drawn(16, 8, 3, 3).requires_grad_()
-        outputs = convolution(images, kernels)  # type: ignore[operator]
-        (slope,) = torch.autograd.grad(outputs.square().sum(), images, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), kernels)[0]
+        leaves = [drawn(2, 8, 6, 6).to(memory_format=layout), drawn(16, 8, 3, 3).to(memory_format=layout)]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        outputs = convolution(*leaves)  # type: ignore[operator]
+        (slope,) = torch.autograd.grad(outputs.square().sum(), leaves[first], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), leaves[1 - first])[0]
 
     expected = penalty(lambda images, kernels: functional.conv2d(images, kernels, padding=1))
     received = penalty(winograd_conv2d)
     assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@needs_library
+def test_what_is_saved_may_come_back_in_another_layout() -> None:
+    leaves = [drawn(2, 8, 6, 6).to(memory_format=torch.channels_last), drawn(16, 8, 3, 3)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    expected = torch.autograd.grad(winograd_conv2d(*leaves).square().sum(), leaves)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved.contiguous(), lambda saved: saved):
+        received = torch.autograd.grad(winograd_conv2d(*leaves).square().sum(), leaves)
+    assert all(torch.equal(one, other) for one, other in zip(received, expected, strict=True))
+
+
+@needs_library
+def test_defaults_of_the_user_do_not_matter() -> None:
+    images, kernels = drawn(2, 8, 6, 6), drawn(16, 8, 3, 3)
+    expected = winograd_conv2d(images, kernels)
+    winograd._agrees_with_torch.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert has_winograd()
+            assert torch.equal(winograd_conv2d(images, kernels), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_what_is_no_such_convolution_is_refused() -> None:
@@ -130,6 +160,8 @@ def test_what_is_no_such_convolution_is_refused() -> None:
         ((drawn(1, 3, 5, 5), drawn(8, 3, 3, 3)), "multiples of 8; got 3 and 8"),
         ((images, drawn(12, 8, 3, 3)), "multiples of 8; got 8 and 12"),
         ((images, kernels, None, 3), "padding of 0, 1 or 2; got 3"),
+        ((images, kernels, torch.zeros(16)), r"expects a bias \(8,\), one number a kernel; got \(16,\)"),
+        ((images, kernels, torch.zeros(8).double()), "expects float32 on a CPU; got torch.float64"),
         ((images[:0], kernels), r"got \(0, 8, 5, 5\)"),
         ((images[..., :2], kernels, None, 0), r"makes 3x3 or more; got \(1, 8, 5, 2\)"),
     ):

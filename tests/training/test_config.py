@@ -24,6 +24,8 @@ from glassnet.data.preprocessing import Preprocessing
         ({"other_learning_rate": 0.1, "optimizer": "sgd"}, "other_learning_rate has no effect.*muon"),
         ({"output_learning_rate": 0.1, "optimizer": "sgd"}, "output_learning_rate has no effect.*muon"),
         ({"output_learning_rate": 0.0, "optimizer": "muon"}, "output_learning_rate must be above 0"),
+        ({"nesterov": False, "optimizer": "adamw"}, "nesterov has no effect"),
+        ({"plateau_patience": 0}, "plateau_patience has no effect"),
         ({"fixed_norm": True}, "fixed_norm has no effect with optimizer 'adamw'.*muon"),
         ({"fixed_norm": True, "optimizer": "muon", "weight_decay": 0.1}, "weight_decay has no effect.*norm is fixed"),
         ({"plateau_patience": 2}, "plateau_patience has no effect.*schedule='plateau'"),

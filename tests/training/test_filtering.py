@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import glassnet as gn
 from glassnet.nn import winograd
 from glassnet.nn.winograd import has_winograd
 from glassnet.training.filtering import LEAST_TILES, minimal_filtering
+from glassnet.training.fit import _shortened
 
 needs_library = pytest.mark.skipif(not has_winograd(), reason="no C compiler here that compiles winograd.c")
 
-CONFIG = gn.TrainConfig(epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.05, seed=3)
+CONFIG = gn.TrainConfig(epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.05, seed=3, precision="fp32")
 
 
 class Net(nn.Module):
@@ -67,11 +69,14 @@ def test_what_does_not_gain_is_left_alone() -> None:
             nn.Conv2d(24, 24, 3, padding=3),
             nn.Conv2d(3, 24, 3),
             nn.Conv2d(24, 10, 3),
+            nn.Conv2d(25, 30, 3),
+            nn.Conv2d(24, 24, 3).double(),
+            nn.Conv2d(24, 24, 3, device="meta"),
         ]
     )
     with minimal_filtering(model) as count:
         assert count == 0
-        assert not any(type(layer).__name__ == "_FilteredConv2d" for layer in model)
+        assert all(type(layer) in (nn.Conv2d, Own) for layer in model)
 
 
 @needs_library
@@ -139,7 +144,44 @@ def test_training_is_the_same_but_for_rounding_and_repeats_to_the_bit(tmp_path: 
     assert torch.equal(weights_of(filtered), weights_of(again))
     difference = (weights_of(filtered) - weights_of(direct)).abs().max()
     assert 0 < difference < 1e-3
-    assert trained("compiled", compile=False, precision="bf16").record["result"]["filtered_convolutions"] == 0
+
+
+@needs_library
+@pytest.mark.parametrize("changes", [{"convolution": "direct"}, {"compile": True}])
+def test_direct_and_compiled_trainings_are_torchs(changes: dict[str, object]) -> None:
+    model = nn.Sequential(nn.Conv2d(24, 24, 3))
+    with _shortened(model, replace(CONFIG, **changes), True) as count:
+        assert count == 0
+        assert type(model[0]) is nn.Conv2d
+    with _shortened(model, CONFIG, False) as count:
+        assert count == 0
+    with _shortened(model, CONFIG, True) as count:
+        assert count == 1
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, of its forward mode
+def test_what_torch_does_with_a_call_it_does_with_these_too() -> None:
+    model = nn.Conv2d(24, 24, 3, padding=1)
+    with minimal_filtering(model):
+        assert repr(model) == "Conv2d(24, 24, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(images()).dtype == torch.bfloat16
+        mapped = torch.func.vmap(model)(images()[None])
+        assert torch.allclose(mapped[0], model(images()), atol=1e-5)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(images(), torch.ones_like(images()))
+            assert forward_ad.unpack_dual(model(dual)).tangent is not None
+
+
+@needs_library
+def test_a_layer_that_is_made_another_meanwhile_stays_so() -> None:
+    model = nn.Sequential(nn.Conv2d(24, 24, 3))
+    with minimal_filtering(model):
+        nn.utils.parametrizations.weight_norm(model[0])
+        outputs = model(images())
+    assert "Parametrized" in type(model[0]).__name__
+    assert torch.allclose(model(images()), outputs, atol=1e-5)
 
 
 @needs_library

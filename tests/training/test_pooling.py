@@ -87,7 +87,7 @@ def test_without_a_library_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> N
 
 @needs_library
 def test_weights_are_those_of_a_training_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = gn.TrainConfig(epochs=1, batch_size=64, seed=1)
+    config = gn.TrainConfig(epochs=1, batch_size=64, seed=1, precision="fp32")
 
     def trained(name: str) -> list[Tensor]:
         model = gn.build_model("cnn2d", input_shape=(1, 8, 8), seed=0)
