@@ -185,6 +185,15 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
     share = min(1.0, max(num_examples, 1) / NUM_EXAMPLES[model_data])
     epochs = round(min(MOST_EPOCHS, max(LEAST_EPOCHS, config.epochs) * share**EPOCHS_POWER))
     batch_size = max(1, min(max(LEAST_BATCH, round(config.batch_size * share**BATCH_POWER)), num_examples))
+    if config.output_learning_rate is not None:
+        # As published, where the loss is a sum: the rates of what sgd has are in proportion to the batch.
+        assert config.other_learning_rate is not None
+        part = batch_size / config.batch_size
+        config = replace(
+            config,
+            other_learning_rate=config.other_learning_rate * part,
+            output_learning_rate=config.output_learning_rate * part,
+        )
     return replace(
         config,
         epochs=epochs,

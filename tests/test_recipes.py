@@ -87,6 +87,11 @@ def test_fewer_images_get_more_epochs_of_smaller_batches(channels: int) -> None:
     assert tenth.batch_size == pytest.approx(base.batch_size / 2, rel=0.01)
     assert base.epochs < half.epochs < tenth.epochs
     assert all(config.keep == "last" for config in configs)
+    if base.output_learning_rate is not None:
+        for config in configs:
+            part = config.batch_size / base.batch_size
+            assert config.output_learning_rate == pytest.approx(part * base.output_learning_rate)
+            assert config.other_learning_rate == pytest.approx(part * base.other_learning_rate)
 
 
 def test_a_handful_of_images_is_a_batch() -> None:
