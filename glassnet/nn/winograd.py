@@ -143,7 +143,7 @@ def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
     slopes = slopes.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
     out_channels = slopes.shape[1]
-    block = min(256, max(32, GRADIENT_NUMBERS // (36 * (in_channels + out_channels))))
+    block = min(1024, max(32, GRADIENT_NUMBERS // (36 * (in_channels + out_channels))))
     gradient = images.new_empty(*KERNEL_SIZE, in_channels, out_channels)
     space = images.new_empty(library.winograd_kernel_gradient_space(in_channels, out_channels, block))
     zeros = images.new_zeros(max(in_channels, out_channels))
