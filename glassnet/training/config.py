@@ -21,7 +21,7 @@ BATCH_WORDS = ("all", "auto")
 ON_NAN = ("stop", "halve-lr")
 KEPT = ("best", "last")
 CONVOLUTIONS = ("auto", "direct")
-ONLY_FOR_KERNELS = ("other_learning_rate", "output_learning_rate", "output_weight_decay", "fixed_norm")
+ONLY_FOR_KERNELS = ("other_learning_rate", "output_learning_rate", "fixed_norm")
 """Fields that an optimizer for kernels alone has."""
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -53,16 +53,14 @@ class TrainConfig:
     """With `muon`: the learning rate of `sgd` for what is no hidden kernel or matrix; None: 0.05."""
     output_learning_rate: float | None = None
     """With `muon`: the learning rate of `sgd` for the weights of the last layer; None: `other_learning_rate`."""
-    output_weight_decay: float | None = None
-    """With `muon`: the weight decay of `sgd` for the weights of the last layer; None: none."""
     fixed_norm: bool = False
     """With `muon`: whether each kernel is scaled to the norm `sqrt(outputs)` before its update. The size of an update
     beside the kernel is then the learning rate throughout, and falls with it; weight decay gets there by a detour
     (Jordan 2024, the repository's Muon form)."""
     weight_decay: float | None = None
     """As torch's optimizer has it: `adamw` and `muon` shrink weights by it per unit of learning rate, the others add it
-    times the weight to the gradient. Biases and normalisation are spared, with `muon` the last layer too, which has
-    `output_weight_decay`; None: the optimizer's usual value."""
+    times the weight to the gradient. Biases and normalisation are spared, with `muon` the last layer too, whose rate is
+    another; None: the optimizer's usual value."""
     schedule: str = "one-cycle"
     """Course of the learning rate: `constant`, `linear`, `cosine`, `one-cycle`, `step`, `exponential` or `plateau`."""
     plateau_patience: int | None = None
@@ -169,7 +167,6 @@ class TrainConfig:
             ("accumulate", 1, True),
             ("other_learning_rate", 0, False),
             ("output_learning_rate", 0, False),
-            ("output_weight_decay", 0, True),
             ("plateau_patience", 0, True),
             ("validate_every", 1, True),
             ("checkpoint_s", 0, False),

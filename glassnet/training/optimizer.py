@@ -191,16 +191,14 @@ def _rest_groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[di
     assert config.learning_rate is not None
     assert config.other_learning_rate is not None
     rate, output_rate = config.other_learning_rate, config.output_learning_rate
-    if output_rate is None and not config.output_weight_decay:
-        return [_rest_group(parameters, rate, config.learning_rate)]
-    outputs, others = ([p for p in parameters if (p.ndim >= 2) == is_matrix] for is_matrix in (True, False))
-    groups = [_rest_group(others, rate, config.learning_rate)] if others else []
-    last = _rest_group(outputs, output_rate or rate, config.learning_rate)
-    return [*groups, last | {"weight_decay": config.output_weight_decay or 0.0}]
-
-
-def _rest_group(parameters: list[nn.Parameter], rate: float, kernels_rate: float) -> dict[str, Any]:
-    return {"params": parameters, "lr": rate, "lr_ratio": rate / kernels_rate}
+    parts = [(parameters, rate)]
+    if output_rate is not None:
+        parts = [([p for p in parameters if p.ndim < 2], rate), ([p for p in parameters if p.ndim >= 2], output_rate)]
+    return [
+        {"params": part, "lr": own_rate, "lr_ratio": own_rate / config.learning_rate}
+        for part, own_rate in parts
+        if part
+    ]
 
 
 def _groups(parameters: list[nn.Parameter], decay: float | None) -> list[dict[str, Any]]:

@@ -23,8 +23,6 @@ from glassnet.data.preprocessing import Preprocessing
         ({"nesterov": True}, "nesterov has no effect with optimizer 'adamw'.*sgd and muon"),
         ({"other_learning_rate": 0.1, "optimizer": "sgd"}, "other_learning_rate has no effect.*muon"),
         ({"output_learning_rate": 0.1, "optimizer": "sgd"}, "output_learning_rate has no effect.*muon"),
-        ({"output_weight_decay": 0.1, "optimizer": "sgd"}, "output_weight_decay has no effect.*muon"),
-        ({"output_weight_decay": -0.1, "optimizer": "muon"}, "output_weight_decay must be at least 0"),
         ({"output_learning_rate": 0.0, "optimizer": "muon"}, "output_learning_rate must be above 0"),
         ({"nesterov": False, "optimizer": "adamw"}, "nesterov has no effect"),
         ({"plateau_patience": 0}, "plateau_patience has no effect"),
