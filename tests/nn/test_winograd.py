@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,6 +72,33 @@ def test_channels_of_more_than_one_panel_and_tiles_of_more_than_one_block() -> N
     received = torch.autograd.grad(outputs, (images, kernels), slopes)
     for ours, theirs in zip(received, torch.autograd.grad(expected, (images, kernels), slopes.double()), strict=True):
         assert_near(ours, theirs)
+
+
+@needs_library
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(8, 8), (24, 40), (40, 72)])
+def test_the_build_for_wider_registers_computes_the_same(
+    in_channels: int, out_channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Panels of 32 outputs and products of 12 rows, as on processors with AVX-512."""
+    monkeypatch.setenv("CC", f"{os.environ.get('CC', 'gcc')} -DVL=16 -DMR=12")
+    caches = (winograd._library, winograd._agrees_with_torch)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        assert has_winograd()
+        assert winograd._loaded().winograd_panel() == 32
+        images, kernels = drawn(7, in_channels, 11, 9), drawn(out_channels, in_channels, 3, 3)
+        images, kernels = images.requires_grad_(), kernels.requires_grad_()
+        outputs = winograd_conv2d(images, kernels)
+        exact = functional.conv2d(images.double(), kernels.double(), padding=1)
+        assert_near(outputs, exact)
+        slopes = drawn(*outputs.shape, seed=1)
+        received = torch.autograd.grad(outputs, (images, kernels), slopes)
+        for ours, theirs in zip(received, torch.autograd.grad(exact, (images, kernels), slopes.double()), strict=True):
+            assert_near(ours, theirs)
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 @needs_library
