@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,8 +24,14 @@ COMPILE_S = 60
 """Seconds; a compiler that takes longer than this for one file is stuck."""
 
 
-def load_native(source: Path) -> ctypes.CDLL | None:
+Signature = tuple[type[ctypes.c_ssize_t] | None, Sequence[type]]
+"""What a C function returns, None for nothing, and what it takes."""
+
+
+def load_native(source: Path, signatures: Mapping[str, Signature] | None = None) -> ctypes.CDLL | None:
     """Return the C file `source` as a library, or None where it cannot be had: no Linux, no compiler, no OpenMP.
+
+    `signatures` are those of its functions, by name; without, ctypes takes numbers for C's `int`.
 
     It is compiled once and kept in the user's cache, by the content of the file, the compiler and the processor. What
     OpenMP needs at run time is torch's own copy of it, which is loaded already: two copies, with their own threads
@@ -34,7 +41,12 @@ def load_native(source: Path) -> ctypes.CDLL | None:
         return None
     with suppress(OSError, ValueError):  # no room anywhere, or a $CC that is no command: there are slower ways
         command = _compiler()
-        return None if command is None else _load(source, command)
+        library = None if command is None else _load(source, command)
+        if library is not None:
+            for name, (result, arguments) in (signatures or {}).items():
+                function = getattr(library, name)
+                function.restype, function.argtypes = result, arguments
+        return library
     return None
 
 

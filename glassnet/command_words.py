@@ -157,8 +157,9 @@ def configured(base: TrainConfig, flags: dict[str, Any], settings: dict[str, str
     if "patience" in values:
         values.setdefault("keep", "best")
     if values.get("optimizer") not in (None, base.optimizer):  # the recipe's figures are for its own
+        plain = TrainConfig()
         for name in ("learning_rate", "momentum", "nesterov", "weight_decay", *ONLY_FOR_KERNELS):
-            values.setdefault(name, False if name == "fixed_norm" else None)
+            values.setdefault(name, getattr(plain, name))
     return TrainConfig.from_dict({**base.to_dict(), **values})
 
 

@@ -32,7 +32,7 @@ def learning_rate_range(
 
     `model`, `data`, `config` and `loss` are those of `gn.train`, and so are the steps: order, augmentation,
     precision, accumulation. Epochs, schedule, warm-up, patience and moving average play no part. With
-    `optimizer="muon"` the rate is that of its kernels, and `other_learning_rate` stays.
+    `optimizer="muon"` the rate is that of its kernels; what has a rate of its own keeps it.
 
     The test ends early where the smoothed loss is above four times its minimum, or a loss is not finite. `on_step`
     hears how many steps are done. The model is left as it is: weights, gradients, modes, device, and the random state

@@ -110,13 +110,8 @@ def _loaded() -> ctypes.CDLL:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = load_native(SOURCE)
-    if library is None:
-        return None
-    for function in (library.max_pool, library.max_pool_gradient):
-        function.restype = None
-        function.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_ssize_t] * 4, ctypes.c_int]
-    return library
+    arguments = [*[ctypes.c_void_p] * 3, *[ctypes.c_ssize_t] * 4, ctypes.c_int]
+    return load_native(SOURCE, {"max_pool": (None, arguments), "max_pool_gradient": (None, arguments)})
 
 
 @cache

@@ -162,21 +162,18 @@ def _loaded() -> ctypes.CDLL:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = load_native(SOURCE)
-    if library is None:
-        return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-    for name, result, arguments in (
-        ("winograd_panel", size, []),
-        ("winograd_convolve_space", size, [size] * 4),
-        ("winograd_kernel_gradient_space", size, [size] * 3),
-        ("winograd_kernels", None, [*[pointer] * 2, size, size, number]),
-        ("winograd_convolve", None, [*[pointer] * 6, *[size] * 7, number]),
-        ("winograd_kernel_gradient", None, [*[pointer] * 5, *[size] * 7, number]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    return load_native(
+        SOURCE,
+        {
+            "winograd_panel": (size, []),
+            "winograd_convolve_space": (size, [size] * 4),
+            "winograd_kernel_gradient_space": (size, [size] * 3),
+            "winograd_kernels": (None, [pointer, pointer, size, size, number]),
+            "winograd_convolve": (None, [*[pointer] * 6, *[size] * 7, number]),
+            "winograd_kernel_gradient": (None, [*[pointer] * 5, *[size] * 7, number]),
+        },
+    )
 
 
 @cache

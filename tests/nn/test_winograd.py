@@ -26,6 +26,17 @@ def assert_near(received: Tensor, expected: Tensor) -> None:
     assert (received - expected).abs().max() <= 2e-5 * expected.abs().max() + 1e-6
 
 
+def assert_pass_is_near(images: Tensor, kernels: Tensor) -> None:
+    """Outputs and gradients of a convolution with padding, compared with float64's."""
+    outputs = winograd_conv2d(images, kernels)
+    expected = functional.conv2d(images.double(), kernels.double(), padding=1)
+    assert_near(outputs, expected)
+    slopes = drawn(*outputs.shape, seed=1)
+    received = torch.autograd.grad(outputs, (images, kernels), slopes)
+    for ours, theirs in zip(received, torch.autograd.grad(expected, (images, kernels), slopes.double()), strict=True):
+        assert_near(ours, theirs)
+
+
 @needs_library
 @settings(deadline=None, max_examples=60)
 @given(
@@ -65,13 +76,7 @@ def test_one_pixel_is_an_image_too(padding: int) -> None:
 @needs_library
 def test_channels_of_more_than_one_panel_and_tiles_of_more_than_one_block() -> None:
     images, kernels = drawn(40, 136, 9, 9).requires_grad_(), drawn(264, 136, 3, 3).requires_grad_()
-    outputs = winograd_conv2d(images, kernels)
-    expected = functional.conv2d(images.double(), kernels.double(), padding=1)
-    assert_near(outputs, expected)
-    slopes = drawn(*outputs.shape, seed=1)
-    received = torch.autograd.grad(outputs, (images, kernels), slopes)
-    for ours, theirs in zip(received, torch.autograd.grad(expected, (images, kernels), slopes.double()), strict=True):
-        assert_near(ours, theirs)
+    assert_pass_is_near(images, kernels)
 
 
 @needs_library
@@ -89,13 +94,7 @@ def test_the_build_for_wider_registers_computes_the_same(
         assert winograd._loaded().winograd_panel() == 32
         images, kernels = drawn(7, in_channels, 11, 9), drawn(out_channels, in_channels, 3, 3)
         images, kernels = images.requires_grad_(), kernels.requires_grad_()
-        outputs = winograd_conv2d(images, kernels)
-        exact = functional.conv2d(images.double(), kernels.double(), padding=1)
-        assert_near(outputs, exact)
-        slopes = drawn(*outputs.shape, seed=1)
-        received = torch.autograd.grad(outputs, (images, kernels), slopes)
-        for ours, theirs in zip(received, torch.autograd.grad(exact, (images, kernels), slopes.double()), strict=True):
-            assert_near(ours, theirs)
+        assert_pass_is_near(images, kernels)
     finally:
         for cache in caches:
             cache.cache_clear()
