@@ -8,6 +8,11 @@
    where * is the product element by element. Summed over channels, it is 36 matrix products, one for each of the 6x6
    places, with 36 multiplications where the sum as it is written takes 144.
 
+   Seven outputs are no two fours: tiles are 4 or 3 outputs high, and 4 or 3 wide, so that few reach beyond the outputs.
+   F(4, 3) evaluates polynomials at 0, 1, -1, 2, -2 and infinity, F(3, 3) at the same but for -2. So a tile of 3 uses the
+   same transformed kernels, without place 4, if its B has the factors by which the two algorithms' G differ: 2, 3, 1, 4
+   and 1. Of 15x15 outputs the tiles have 529 places instead of 576, of 7x7 121 instead of 144, of 3x3 25 instead of 36.
+
    Images lie with their channels innermost, (N, H, W, C), kernels as (3, 3, C, K). C and K are multiples of 8. A place
    is a number from 0 to 35 in the 6x6; a panel is NR neighbouring outputs, in whose order a product reads its right
    side. The planes of the 36 places are SKEW numbers further apart than they are long: at a distance of a power of two
@@ -49,20 +54,68 @@ INLINE idx padded(idx K) { return (K + NR - 1) / NR * NR; }
 /* Geometry of one convolution. */
 typedef struct {
     idx N, H, W, C, K, padding; /* of the images, and the outputs' channels */
-    idx out_H, out_W, rows, columns, tiles; /* outputs, tiles of an image, tiles of all images */
+    idx out_H, out_W;
+    idx rows[2], columns[2]; /* of tiles in an image: those of 4 outputs, and after them those of 3 */
 } shape;
 
+/* Tiles that are computed together: all of them `height` by `width` outputs, as compiled code wants it. */
+typedef struct {
+    idx start, count; /* among those of this kind in all images */
+    int is_low, is_narrow; /* 3 outputs instead of 4 */
+} tiles;
+
+#define KINDS 4
+
+/* Divide a row of outputs into fours and threes; where few of them would be threes, more kinds cost more than they save. */
+INLINE void divide(idx *parts, idx outputs) {
+    idx all = (outputs + 3) / 4, threes = at_most(all, 4 * all - outputs);
+    parts[1] = 6 * threes > all ? threes : 0;
+    parts[0] = all - parts[1];
+}
+
 INLINE shape shape_of(idx N, idx H, idx W, idx C, idx K, idx padding) {
-    shape s = {N, H, W, C, K, padding, H + 2 * padding - 2, W + 2 * padding - 2, 0, 0, 0};
-    s.rows = (s.out_H + 3) / 4;
-    s.columns = (s.out_W + 3) / 4;
-    s.tiles = N * s.rows * s.columns;
+    shape s = {N, H, W, C, K, padding, H + 2 * padding - 2, W + 2 * padding - 2, {0}, {0}};
+    divide(s.rows, s.out_H);
+    divide(s.columns, s.out_W);
     return s;
 }
 
-/* ---- transforms of one dimension; `step` is the distance between their results ---- */
+INLINE idx tiles_of_kind(shape s, int kind) { return s.N * s.rows[kind / 2] * s.columns[kind % 2]; }
 
-INLINE void times_Bt(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) {
+/* Blocks of at most `block` tiles of one kind. */
+INLINE idx blocks_of(shape s, idx block) {
+    idx all = 0;
+    for (int kind = 0; kind < KINDS; kind++) all += (tiles_of_kind(s, kind) + block - 1) / block;
+    return all;
+}
+
+INLINE tiles tiles_of(shape s, idx block, idx number) {
+    int kind = 0;
+    for (idx blocks; number >= (blocks = (tiles_of_kind(s, kind) + block - 1) / block); kind++) number -= blocks;
+    tiles t = {number * block, at_most(block, tiles_of_kind(s, kind) - number * block), kind / 2, kind % 2};
+    return t;
+}
+
+/* Return how many places tiles have, and which. */
+INLINE idx places_of(tiles t, idx *list) {
+    idx count = 0;
+    for (idx p = 0; p < PLACES; p++)
+        if (!(t.is_low && p / 6 == 4) && !(t.is_narrow && p % 6 == 4)) list[count++] = p;
+    return count;
+}
+
+/* ---- transforms of one dimension; `step` is the distance between their results, `is_3` asks for F(3, 3) ---- */
+
+INLINE void times_Bt(int is_3, v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) {
+    if (is_3) {
+        v8 even = a3 - a2, odd = a3 - a1;
+        o[0] = 4 * (a0 - a2) + 2 * odd;
+        o[step] = 3 * (even - 2 * a1);
+        o[2 * step] = even - 2 * (a2 - a1);
+        o[3 * step] = 4 * odd;
+        o[5 * step] = a4 - a2 - 2 * odd;
+        return;
+    }
     v8 p = a4 - 4 * a2, q = a3 - 4 * a1, r = a4 - a2, s = 2 * (a3 - a1);
     o[0] = 4 * a0 - 5 * a2 + a4;
     o[step] = p + q;
@@ -72,7 +125,14 @@ INLINE void times_Bt(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) 
     o[5 * step] = 4 * a1 - 5 * a3 + a5;
 }
 
-INLINE void times_At(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) {
+INLINE void times_At(int is_3, v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) {
+    if (is_3) {
+        v8 sum = a1 + a2;
+        o[0] = a0 + sum + a3;
+        o[step] = a1 - a2 + 2 * a3;
+        o[2 * step] = sum + 4 * a3 + a5;
+        return;
+    }
     v8 p = a1 + a2, q = a1 - a2, r = a3 + a4, s = a3 - a4;
     o[0] = a0 + p + r;
     o[step] = q + 2 * s;
@@ -80,7 +140,16 @@ INLINE void times_At(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) 
     o[3 * step] = q + 8 * s + a5;
 }
 
-INLINE void times_A(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3) {
+INLINE void times_A(int is_3, v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3) {
+    if (is_3) {
+        v8 sum = a0 + a2;
+        o[0] = a0;
+        o[step] = sum + a1;
+        o[2 * step] = sum - a1;
+        o[3 * step] = a0 + 2 * a1 + 4 * a2;
+        o[5 * step] = a2;
+        return;
+    }
     v8 p = a0 + a2, q = a1 + a3, r = a0 + 4 * a2, s = 2 * a1 + 8 * a3;
     o[0] = a0;
     o[step] = p + q;
@@ -109,36 +178,89 @@ INLINE void times_Gt(v8 *o, idx step, v8 a0, v8 a1, v8 a2, v8 a3, v8 a4, v8 a5) 
 
 /* ---- tiles ---- */
 
+/* Return the image of tile `number` of a kind, and its first output. */
+INLINE idx corner_of(shape s, tiles t, idx number, idx *top, idx *left) {
+    idx rows = s.rows[t.is_low], columns = s.columns[t.is_narrow];
+    idx row = number / columns % rows, column = number % columns;
+    *top = t.is_low ? 4 * s.rows[0] + 3 * row : 4 * row;
+    *left = t.is_narrow ? 4 * s.columns[0] + 3 * column : 4 * column;
+    return number / columns / rows;
+}
+
 /* Point `in` at the 6x6 inputs of a tile, outside the image at zeros. */
-INLINE void inputs_of(const float **in, const float *images, const float *zeros, shape s, idx tile) {
-    idx image = tile / (s.rows * s.columns), within = tile % (s.rows * s.columns);
-    idx top = 4 * (within / s.columns) - s.padding, left = 4 * (within % s.columns) - s.padding;
+INLINE void inputs_of(const float **in, const float *images, const float *zeros, shape s, tiles t, idx number) {
+    idx top, left, image = corner_of(s, t, number, &top, &left);
     for (idx i = 0; i < 6; i++)
         for (idx j = 0; j < 6; j++) {
-            idx y = top + i, x = left + j;
+            idx y = top + i - s.padding, x = left + j - s.padding;
             int is_inside = y >= 0 && y < s.H && x >= 0 && x < s.W;
             in[6 * i + j] = is_inside ? images + ((image * s.H + y) * s.W + x) * s.C : zeros;
         }
 }
 
-/* Return where output (i, j) of a tile lies, counted in numbers from the first; -1 outside the outputs. */
-INLINE idx output_of(shape s, idx tile, idx i, idx j) {
-    idx image = tile / (s.rows * s.columns), within = tile % (s.rows * s.columns);
-    idx y = 4 * (within / s.columns) + i, x = 4 * (within % s.columns) + j;
-    return y < s.out_H && x < s.out_W ? ((image * s.out_H + y) * s.out_W + x) * s.K : -1;
+/* Set where the 4x4 outputs of a tile lie, counted in numbers from the first; -1 where there is none. */
+INLINE void outputs_of(idx *out, shape s, tiles t, idx number) {
+    idx top, left, image = corner_of(s, t, number, &top, &left);
+    for (idx i = 0; i < 4; i++)
+        for (idx j = 0; j < 4; j++) {
+            idx y = top + i, x = left + j;
+            int is_output = y < s.out_H && x < s.out_W && i < 4 - t.is_low && j < 4 - t.is_narrow;
+            out[4 * i + j] = is_output ? ((image * s.out_H + y) * s.out_W + x) * s.K : -1;
+        }
 }
 
-/* B^T d B of eight channels from `c`. */
-INLINE void transform_inputs(v8 *places, const float **in, idx c) {
-    v8 half[PLACES];
-    for (idx j = 0; j < 6; j++)
-        times_Bt(half + j, 6, load(in[j] + c), load(in[6 + j] + c), load(in[12 + j] + c), load(in[18 + j] + c),
+/* Store B^T d B of eight channels from `c`, its places `plane` apart. */
+INLINE void transform_inputs(float *to, idx plane, const float **in, idx c, int is_low, int is_narrow) {
+    v8 half[PLACES], row[6];
+    for (idx j = 0; j < 6 - is_narrow; j++)
+        times_Bt(is_low, half + j, 6, load(in[j] + c), load(in[6 + j] + c), load(in[12 + j] + c), load(in[18 + j] + c),
                  load(in[24 + j] + c), load(in[30 + j] + c));
     for (idx i = 0; i < 6; i++) {
         v8 *h = half + 6 * i;
-        times_Bt(places + 6 * i, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
+        if (is_low && i == 4) continue;
+        times_Bt(is_narrow, row, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
+        for (idx j = 0; j < 6; j++)
+            if (!(is_narrow && j == 4)) store(to + (6 * i + j) * plane, row[j]);
     }
 }
+
+/* Store A dY A^T of eight channels from `k`, its places `plane` apart. */
+INLINE void transform_slopes(float *to, idx plane, const float **of_output, idx k, int is_low, int is_narrow) {
+    v8 half[24], row[6];
+    for (idx j = 0; j < 4 - is_narrow; j++)
+        times_A(is_low, half + j, 4, load(of_output[j] + k), load(of_output[4 + j] + k), load(of_output[8 + j] + k),
+                load(of_output[12 + j] + k));
+    for (idx i = 0; i < 6; i++) {
+        v8 *h = half + 4 * i;
+        if (is_low && i == 4) continue;
+        times_A(is_narrow, row, 1, h[0], h[1], h[2], h[3]);
+        for (idx j = 0; j < 6; j++)
+            if (!(is_narrow && j == 4)) store(to + (6 * i + j) * plane, row[j]);
+    }
+}
+
+/* Store A^T m A + shift of eight channels from `m`, whose places are `plane` apart, at `pixels` + k. */
+INLINE void transform_products(float **pixels, const float *m, idx plane, v8 shift, idx k, int is_low, int is_narrow) {
+    v8 half[24], row[4];
+    for (idx j = 0; j < 6; j++)
+        if (!(is_narrow && j == 4))
+            times_At(is_low, half + j, 6, load(m + j * plane), load(m + (6 + j) * plane), load(m + (12 + j) * plane),
+                     load(m + (18 + j) * plane), load(m + (24 + j) * plane), load(m + (30 + j) * plane));
+    for (idx i = 0; i < 4 - is_low; i++) {
+        v8 *h = half + 6 * i;
+        times_At(is_narrow, row, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
+        for (idx j = 0; j < 4 - is_narrow; j++) store(pixels[4 * i + j] + k, row[j] + shift);
+    }
+}
+
+/* `transform`, whose last arguments say what kind of tiles it is for, compiled for each kind by itself. */
+#define OF_KIND(t, transform, ...)                                       \
+    do {                                                                 \
+        if (!(t).is_low && !(t).is_narrow) transform(__VA_ARGS__, 0, 0); \
+        else if (!(t).is_low) transform(__VA_ARGS__, 0, 1);              \
+        else if (!(t).is_narrow) transform(__VA_ARGS__, 1, 0);           \
+        else transform(__VA_ARGS__, 1, 1);                               \
+    } while (0)
 
 /* ---- products ---- */
 
@@ -228,47 +350,34 @@ void winograd_convolve(const float *images, const float *transformed, const floa
                        const float *zeros, idx N, idx H, idx W, idx C, idx K, idx padding, idx block, int threads) {
     shape s = shape_of(N, H, W, C, K, padding);
     idx width = padded(K), in_plane = block * C + SKEW, out_plane = block * width + SKEW;
-    idx own_space = winograd_convolve_space(C, K, block, 1);
+    idx own_space = winograd_convolve_space(C, K, block, 1), blocks = blocks_of(s, block);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (idx start = 0; start < s.tiles; start += block) {
+    for (idx number = 0; number < blocks; number++) {
         float *in = space + omp_get_thread_num() * own_space, *out = in + PLACES * in_plane;
         float *discarded = out + PLACES * out_plane;
-        idx count = at_most(block, s.tiles - start);
-        for (idx t = 0; t < count; t++) {
+        tiles b = tiles_of(s, block, number);
+        idx list[PLACES], places = places_of(b, list);
+        for (idx t = 0; t < b.count; t++) {
             const float *pixels[PLACES];
-            inputs_of(pixels, images, zeros, s, start + t);
-            for (idx c = 0; c < C; c += 8) {
-                v8 places[PLACES];
-                transform_inputs(places, pixels, c);
-                for (idx p = 0; p < PLACES; p++) store(in + p * in_plane + t * C + c, places[p]);
-            }
+            inputs_of(pixels, images, zeros, s, b, b.start + t);
+            for (idx c = 0; c < C; c += 8) OF_KIND(b, transform_inputs, in + t * C + c, in_plane, pixels, c);
         }
-        for (idx p = 0; p < PLACES; p++)
-            for (idx k = 0; k < width; k += NR) {
+        for (idx q = 0; q < places; q++)
+            for (idx k = 0, p = list[q]; k < width; k += NR) {
                 const float *panel = transformed + (p * width + k) * C, *left = in + p * in_plane;
                 float *to = out + p * out_plane + k;
                 idx t = 0;
-                for (; t + MR <= count; t += MR) product(MR, left + t * C, C, panel, C, to + t * width, width);
-                for (; t < count; t++) product(1, left + t * C, C, panel, C, to + t * width, width);
+                for (; t + MR <= b.count; t += MR) product(MR, left + t * C, C, panel, C, to + t * width, width);
+                for (; t < b.count; t++) product(1, left + t * C, C, panel, C, to + t * width, width);
             }
-        for (idx t = 0; t < count; t++) {
+        for (idx t = 0; t < b.count; t++) {
+            idx place[16];
             float *pixels[16];
-            for (idx o = 0; o < 16; o++) {
-                idx place = output_of(s, start + t, o / 4, o % 4);
-                pixels[o] = place < 0 ? discarded : outputs + place;
-            }
+            outputs_of(place, s, b, b.start + t);
+            for (idx o = 0; o < 16; o++) pixels[o] = place[o] < 0 ? discarded : outputs + place[o];
             for (idx k = 0; k < K; k += 8) {
-                v8 half[24], tile[16], shift = bias ? load(bias + k) : (v8){0};
-                const float *m = out + t * width + k;
-                for (idx j = 0; j < 6; j++)
-                    times_At(half + j, 6, load(m + j * out_plane), load(m + (6 + j) * out_plane),
-                             load(m + (12 + j) * out_plane), load(m + (18 + j) * out_plane),
-                             load(m + (24 + j) * out_plane), load(m + (30 + j) * out_plane));
-                for (idx i = 0; i < 4; i++) {
-                    v8 *h = half + 6 * i;
-                    times_At(tile + 4 * i, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
-                }
-                for (idx o = 0; o < 16; o++) store(pixels[o] + k, tile[o] + shift);
+                v8 shift = bias ? load(bias + k) : (v8){0};
+                OF_KIND(b, transform_products, pixels, out + t * width + k, out_plane, shift, k);
             }
         }
     }
@@ -285,46 +394,39 @@ void winograd_kernel_gradient(const float *images, const float *slopes, float *g
     idx width = padded(K), panels = width / NR;
     idx in_plane = block * C + SKEW, slope_plane = block * width + SKEW, sum_plane = C * width + SKEW;
     float *in = space, *slope = in + PLACES * in_plane, *sums = slope + PLACES * slope_plane;
+    idx blocks = blocks_of(s, block);
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
         for (idx p = 0; p < PLACES; p++) memset(sums + p * sum_plane, 0, C * width * sizeof(float));
-        for (idx start = 0; start < s.tiles; start += block) {
-            idx count = at_most(block, s.tiles - start);
+        for (idx number = 0; number < blocks; number++) {
+            tiles b = tiles_of(s, block, number);
+            idx list[PLACES], places = places_of(b, list);
 #pragma omp for schedule(static)
-            for (idx t = 0; t < count; t++) {
+            for (idx t = 0; t < b.count; t++) {
                 const float *pixels[PLACES], *of_output[16];
-                inputs_of(pixels, images, zeros, s, start + t);
-                for (idx c = 0; c < C; c += 8) {
-                    v8 places[PLACES];
-                    transform_inputs(places, pixels, c);
-                    for (idx p = 0; p < PLACES; p++) store(in + p * in_plane + c * block + t * 8, places[p]);
-                }
-                for (idx o = 0; o < 16; o++) {
-                    idx place = output_of(s, start + t, o / 4, o % 4);
-                    of_output[o] = place < 0 ? zeros : slopes + place;
-                }
+                idx output[16];
+                inputs_of(pixels, images, zeros, s, b, b.start + t);
+                for (idx c = 0; c < C; c += 8)
+                    OF_KIND(b, transform_inputs, in + c * block + t * 8, in_plane, pixels, c);
+                outputs_of(output, s, b, b.start + t);
+                for (idx o = 0; o < 16; o++) of_output[o] = output[o] < 0 ? zeros : slopes + output[o];
                 for (idx k = 0; k < width; k += 8) {
-                    v8 half[24], places[PLACES] = {{0}};
-                    if (k < K) {
-                        for (idx j = 0; j < 4; j++)
-                            times_A(half + j, 4, load(of_output[j] + k), load(of_output[4 + j] + k),
-                                    load(of_output[8 + j] + k), load(of_output[12 + j] + k));
-                        for (idx i = 0; i < 6; i++)
-                            times_A(places + 6 * i, 1, half[4 * i], half[4 * i + 1], half[4 * i + 2], half[4 * i + 3]);
-                    }
-                    for (idx p = 0; p < PLACES; p++)
-                        store(slope + p * slope_plane + (k / NR * block + t) * NR + k % NR, places[p]);
+                    float *to = slope + (k / NR * block + t) * NR + k % NR;
+                    if (k < K)
+                        OF_KIND(b, transform_slopes, to, slope_plane, of_output, k);
+                    else
+                        for (idx p = 0; p < PLACES; p++) store(to + p * slope_plane, (v8){0});
                 }
             }
 #pragma omp for schedule(static)
-            for (idx share = 0; share < PLACES * panels; share++) {
-                idx p = share / panels, k = share % panels * NR, c = 0;
+            for (idx share = 0; share < places * panels; share++) {
+                idx p = list[share / panels], k = share % panels * NR, c = 0;
                 const float *left = in + p * in_plane, *panel = slope + p * slope_plane + k * block;
                 float *to = sums + p * sum_plane + k;
                 for (; c + MR <= C; c += MR)
-                    product_of_transpose(MR, left, c, block, panel, count, to + c * width, width);
-                for (; c < C; c += 2) product_of_transpose(2, left, c, block, panel, count, to + c * width, width);
+                    product_of_transpose(MR, left, c, block, panel, b.count, to + c * width, width);
+                for (; c < C; c += 2) product_of_transpose(2, left, c, block, panel, b.count, to + c * width, width);
             }
         }
 #pragma omp for schedule(static)

@@ -80,6 +80,12 @@ def test_channels_of_more_than_one_panel_and_tiles_of_more_than_one_block() -> N
 
 
 @needs_library
+def test_outputs_that_are_nearly_all_fours_have_tiles_of_four_only() -> None:
+    images, kernels = drawn(2, 16, 23, 31).requires_grad_(), drawn(8, 16, 3, 3).requires_grad_()
+    assert_pass_is_near(images, kernels)
+
+
+@needs_library
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(8, 8), (24, 40), (40, 72)])
 def test_the_build_for_wider_registers_computes_the_same(
     in_channels: int, out_channels: int, monkeypatch: pytest.MonkeyPatch
