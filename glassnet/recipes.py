@@ -89,13 +89,16 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
         validation_share=0.02,  # all the rest trains, as in the paper
         config=replace(
             _PHOTOGRAPHS,
-            epochs=10,
+            epochs=9,
             batch_size=1000,
             learning_rate=0.24,
             other_learning_rate=53.0,
             output_learning_rate=670.0,
+            other_momentum=0.85,
+            other_weight_decay=3.8e-5,
             fixed_norm=True,
             weight_decay=0.0,
+            first_layer_epochs=3.0,
         ),
     ),
 }

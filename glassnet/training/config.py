@@ -21,7 +21,9 @@ BATCH_WORDS = ("all", "auto")
 ON_NAN = ("stop", "halve-lr")
 KEPT = ("best", "last")
 CONVOLUTIONS = ("auto", "direct")
-ONLY_FOR_KERNELS = ("other_learning_rate", "output_learning_rate", "fixed_norm")
+ONLY_FOR_KERNELS = (
+    "other_learning_rate", "output_learning_rate", "other_momentum", "other_weight_decay", "fixed_norm",
+)  # fmt: skip
 """Fields that an optimizer for kernels alone has."""
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -53,6 +55,11 @@ class TrainConfig:
     """With `muon`: the learning rate of `sgd` for what is no hidden kernel or matrix; None: 0.05."""
     output_learning_rate: float | None = None
     """With `muon`: the learning rate of `sgd` for the weights of the last layer; None: `other_learning_rate`."""
+    other_momentum: float | None = None
+    """With `muon`: the momentum, Nesterov's, of `sgd` for what is no hidden kernel or matrix; None: 0.9."""
+    other_weight_decay: float = 0.0
+    """With `muon`: what `sgd` adds of each such number to its gradient, biases and normalisation too. With an
+    `output_learning_rate` the last layer gets so much of it that it shrinks by the same share in a step."""
     fixed_norm: bool = False
     """With `muon`: whether each kernel is scaled to the norm `sqrt(outputs)` before its update. The size of an update
     beside the kernel is then the learning rate throughout, and falls with it; weight decay gets there by a detour
@@ -84,6 +91,9 @@ class TrainConfig:
     """Changes to the training images, in torchvision's names, such as `RandomCrop(padding=4),RandomHorizontalFlip`; see
     `glassnet.data.augmentation`. Whole batches, drawn by the seed, never for evaluation. `default` stands for what
     suits the data (`default_augmentation`); a run records what that came to. `none` or nothing: no change."""
+    first_layer_epochs: float | None = None
+    """Epochs for which the first layer that learns does so; then it stays as it is, and the backward pass, which ends
+    before it, is shorter (Brock et al. 2017, "FreezeOut"; Jordan 2024 for the bias of a whitening layer). None: all."""
     max_gradient_norm: float | None = None
     """Gradients are scaled down to this Euclidean norm over all parameters; None leaves them."""
     patience: int | None = None
@@ -167,6 +177,8 @@ class TrainConfig:
             ("accumulate", 1, True),
             ("other_learning_rate", 0, False),
             ("output_learning_rate", 0, False),
+            ("other_weight_decay", 0, True),
+            ("first_layer_epochs", 0, False),
             ("plateau_patience", 0, True),
             ("validate_every", 1, True),
             ("checkpoint_s", 0, False),
@@ -187,7 +199,7 @@ class TrainConfig:
                 raise UsageError(f"{name} must be a finite number; got {value}.")
             if value is not None and not (value >= low if is_included else value > low):
                 raise UsageError(f"{name} must be {'at least' if is_included else 'above'} {low}; got {value}.")
-        for name in ("momentum", "warmup", "label_smoothing", "ema"):
+        for name in ("momentum", "other_momentum", "warmup", "label_smoothing", "ema"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"{name} must be at least 0 and below 1; got {value}.")
@@ -226,7 +238,7 @@ class TrainConfig:
             *((name, entry.is_for_kernels, "It is for optimizer='muon'") for name in ONLY_FOR_KERNELS),
             ("plateau_patience", self.schedule == "plateau", "It is for schedule='plateau'"),
         ):
-            if getattr(self, name) is not usual[name] and not has_effect:
+            if getattr(self, name) != usual[name] and not has_effect:
                 raise UsageError(
                     f"{name} has no effect with optimizer '{self.optimizer}' and schedule '{self.schedule}'. {remedy}; "
                     "leave it out."
@@ -254,6 +266,7 @@ class TrainConfig:
             usual["nesterov"] = True
         if entry.is_for_kernels:
             usual["other_learning_rate"] = OPTIMIZERS["sgd"].learning_rate
+            usual["other_momentum"] = OPTIMIZERS["sgd"].momentum
         if self.schedule == "plateau":
             usual["plateau_patience"] = PLATEAU_PATIENCE
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})

@@ -178,6 +178,9 @@ class EpochLoop:
 
     def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         set_learning_rate(self.rule.optimizer, self.learning_rate())
+        first, first_epochs = self.rule.first_layer, self.config.first_layer_epochs
+        if first is not None and first_epochs is not None:
+            first.learn(self.step < round(first_epochs * len(self.batches)))
         with self.profile.watching(self.step):
             training_step(self.rule, inputs, labels, self.totals)
         if self.average is not None:

@@ -25,6 +25,7 @@ from glassnet.training.batches import TrainingBatches
 from glassnet.training.config import TrainConfig
 from glassnet.training.epoch import EpochLoop, Timing
 from glassnet.training.filtering import minimal_filtering
+from glassnet.training.freezing import first_layer
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
 from glassnet.training.objective import Objective, make_objective
@@ -156,6 +157,9 @@ def stepping(
         _shortened(model, config, channels_last and train.device.type == "cpu" and precision == "fp32") as num_filtered,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
+        nullcontext()
+        if config.first_layer_epochs is None
+        else first_layer(model, is_waited_for=processes.count > 1) as first,
     ):
         yield StepRule(
             model=compiled(shared_model) if config.compile else shared_model,
@@ -170,6 +174,7 @@ def stepping(
             processes=processes,
             channels_last=channels_last,
             num_filtered=num_filtered,
+            first_layer=first,
         )
 
 

@@ -177,8 +177,8 @@ def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelO
         )
     taken = {id(kernel) for kernel in kernels}
     others = [parameter for parameter in parameters if id(parameter) not in taken]
-    assert config.learning_rate is not None
-    rest = _sgd(_rest_groups(others, config), momentum=0.9, nesterov=True)
+    assert config.other_momentum is not None, "the config is resolved"
+    rest = _sgd(_rest_groups(others, config), momentum=config.other_momentum, nesterov=True)
     values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "momentum": config.momentum}
     make = OPTIMIZERS[config.optimizer].make
     return KernelOptimizer(
@@ -195,7 +195,12 @@ def _rest_groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[di
     if output_rate is not None:
         parts = [([p for p in parameters if p.ndim < 2], rate), ([p for p in parameters if p.ndim >= 2], output_rate)]
     return [
-        {"params": part, "lr": own_rate, "lr_ratio": own_rate / config.learning_rate}
+        {
+            "params": part,
+            "lr": own_rate,
+            "lr_ratio": own_rate / config.learning_rate,
+            "weight_decay": config.other_weight_decay * rate / own_rate,
+        }
         for part, own_rate in parts
         if part
     ]

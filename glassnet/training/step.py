@@ -18,6 +18,7 @@ from glassnet._errors import UsageError, WorkError
 from glassnet.data.loader import batch_bounds
 from glassnet.data.records import InputRecord
 from glassnet.evaluation.metrics import count_correct
+from glassnet.training.freezing import FirstLayer
 from glassnet.training.objective import Objective
 from glassnet.training.optimizer import AnyOptimizer
 from glassnet.training.processes import ALONE, Processes
@@ -83,6 +84,8 @@ class StepRule:
     """Whether images are laid out with their channels innermost, as convolutions are fastest."""
     num_filtered: int = 0
     """Convolutions that are computed by minimal filtering."""
+    first_layer: FirstLayer | None = None
+    """The layer that stops to learn before the others; None where none does."""
 
     @cached_property
     def auxiliary(self) -> HasAuxiliaryLoss | None:
@@ -112,6 +115,8 @@ def training_step(rule: StepRule, inputs: Tensor, labels: Tensor, totals: Totals
     rule.processes.total(sums)
     if sums.device.type == "cpu" and rule.processes.count > 1:
         _check_finite(sums[0].item(), "batch")
+    if rule.first_layer is not None:
+        rule.first_layer.drop_gradients()
     _update(rule)
     totals.sums += sums
     totals.num_examples += num_rows

@@ -73,6 +73,24 @@ def test_with_muon_the_last_layer_may_have_a_rate_of_its_own() -> None:
     assert [group["lr"] for group in together.param_groups] == [0.1, 0.5]
 
 
+def test_with_muon_the_rest_has_a_momentum_and_a_weight_decay_of_its_own() -> None:
+    """One step shrinks the last layer, with its own rate, by the same share as the rest."""
+    config = TrainConfig(
+        optimizer="muon", other_learning_rate=0.5, output_learning_rate=3.0, other_momentum=0.0, other_weight_decay=0.2
+    )
+    model = network()
+    optimizer = build_optimizer(model, config.resolved())
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        if name != "0.weight":  # the kernel
+            torch.testing.assert_close(parameter.detach(), before[name] * 0.9, msg=name)
+    usual = build_optimizer(network(), TrainConfig(optimizer="muon").resolved()).parts[1].param_groups
+    assert [(group["momentum"], group["nesterov"], group["weight_decay"]) for group in usual] == [(0.9, True, 0.0)]
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_fixed_norm_is_that_of_orthonormal_rows_before_each_update(layout: torch.memory_format) -> None:
     """The update of such a kernel depends neither on its norm nor on how often it was updated."""

@@ -68,8 +68,9 @@ def figures(path: Path) -> list[dict[str, float]]:
         {"weight_decay": 0.1, "ema": 0.8, "max_gradient_norm": 0.3, "momentum": 0.5},
         {"optimizer": "muon", "learning_rate": 0.02, "epochs": 1.5, "max_shift": 1, "label_smoothing": 0.1},
         {"alternating_flip": True, "epochs": 2},
+        {"first_layer_epochs": 0.7, "epochs": 2},
     ],
-    ids=["plain", "accumulated", "decayed, clipped and averaged", "muon, shifted", "mirrored"],
+    ids=["plain", "accumulated", "decayed, clipped and averaged", "muon, shifted", "mirrored", "first layer frozen"],
 )
 def test_two_processes_with_half_the_batch_each_end_where_one_does(
     config: dict[str, object], forks: Forks, tmp_path: Path

@@ -22,7 +22,15 @@ from glassnet.training.history import EpochRow
 from .conftest import Forks
 
 MODEL = {"channels": [4], "batch_norm": True, "dropout": 0.3}
-CONFIG = {"epochs": 3, "batch_size": 64, "max_shift": 1, "ema": 0.9, "checkpoint_s": 0.001, "precision": "fp32"}
+CONFIG = {
+    "epochs": 3,
+    "first_layer_epochs": 1.5,
+    "batch_size": 64,
+    "max_shift": 1,
+    "ema": 0.9,
+    "checkpoint_s": 0.001,
+    "precision": "fp32",
+}
 NUM_KILLS = 8
 KEYBOARD_INTERRUPT = 98
 """How a child of the server ends that Ctrl-C ended."""
