@@ -1,11 +1,12 @@
-"""Forward and backward pass of 3x3 convolutions and 2x2 max pooling, ours beside torch's, in one sitting.
+"""Forward and backward pass of convolutions and 2x2 max pooling, ours beside torch's, in one sitting.
 
     python benchmarks/layers.py [--rounds 7] [--batch 128]
 
 A line for each shape: milliseconds of both sides (medians, taken in turns) and their ratio with its range over the
-rounds; for convolutions the work as it is written in GFLOP/s (2 x 9 x C x K x outputs, three times for forward and
-backward), and the largest error of either side as a share of the largest value, against float64. Pooling has torch's
-bits, which is checked. Freed memory is kept, as in training.
+rounds; for convolutions the work as it is written in GFLOP/s (2 x U x U x C x K x outputs, three times for forward and
+backward, twice for a network's first layer, whose images need no gradient), and the largest error of either side as a
+share of the largest value, against float64. Pooling has torch's bits, which is checked. Freed memory is kept, as in
+training.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._allocator import memory_kept
+from glassnet.nn.narrow import has_narrow, narrow_conv2d
 from glassnet.nn.pooling import has_max_pool, max_pool2d
 from glassnet.nn.winograd import has_winograd, winograd_conv2d
 
@@ -30,6 +32,14 @@ SHAPES = (
     (32, 8, 8), (32, 16, 16), (32, 24, 24), (31, 24, 64), (32, 32, 32), (32, 64, 64),
     (16, 16, 16), (16, 24, 24), (16, 32, 32), (15, 64, 256), (16, 128, 128), (8, 32, 32), (8, 64, 64),
     (7, 256, 256), (8, 256, 256), (4, 64, 64), (4, 512, 512), (3, 256, 256),
+)  # fmt: skip
+NARROW = (
+    # images, height and width, channels in and out, height and width of the kernels, padding, whether it is the first
+    (64, 32, 1, 6, 5, 0, True), (512, 32, 1, 6, 5, 0, True), (192, 28, 1, 8, 5, 0, True), (128, 28, 1, 32, 3, 0, True),
+    (128, 32, 3, 16, 3, 1, True), (128, 32, 3, 64, 3, 1, True), (16, 224, 3, 64, 3, 1, True),
+    (64, 14, 6, 16, 5, 0, False), (512, 14, 6, 16, 5, 0, False), (192, 12, 8, 32, 3, 0, False),
+    (128, 32, 8, 8, 3, 1, False), (128, 32, 16, 16, 3, 1, False), (128, 14, 8, 64, 5, 0, False),
+    (128, 16, 16, 24, 3, 1, False), (128, 14, 16, 32, 5, 0, False), (64, 12, 20, 50, 5, 0, False),
 )  # fmt: skip
 FEW_TILES = ((16, 4, 128), (32, 4, 128), (64, 4, 128), (128, 4, 128), (16, 4, 512), (32, 4, 512), (64, 4, 512))
 """Images, height and width, channels."""
@@ -46,17 +56,14 @@ POOLINGS = (
 """Images, height and width, channels: LeNet-5's, speednet's and airbench94's."""
 
 
-def torchs(images: Tensor, kernels: Tensor) -> Tensor:
-    return functional.conv2d(images, kernels, padding=1)
-
-
 def torchs_pooling(images: Tensor) -> Tensor:
     return functional.max_pool2d(images, 2)
 
 
 def passed(operation: Callable[..., Tensor], inputs: Sequence[Tensor], slopes: Tensor) -> tuple[Tensor, ...]:
     outputs = operation(*inputs)
-    return outputs.detach(), *torch.autograd.grad(outputs, inputs, slopes)
+    leaves = [leaf for leaf in inputs if leaf.requires_grad]
+    return outputs.detach(), *torch.autograd.grad(outputs, leaves, slopes)
 
 
 def drawn(*shape: int, needs_grad: bool = True) -> Tensor:
@@ -81,18 +88,38 @@ def described(seconds: Times) -> str:
     return f"{theirs:7.1f} {ours:7.1f} ms   {statistics.median(ratios):4.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
-def measure(count: int, size: int, in_channels: int, out_channels: int, rounds: int) -> None:
-    inputs = drawn(count, in_channels, size, size), drawn(out_channels, in_channels, 3, 3)
-    slopes = drawn(count, out_channels, size, size, needs_grad=False)
-    exact = passed(torchs, [leaf.detach().double().requires_grad_() for leaf in inputs], slopes.double())
+def measure(
+    ours: Callable[..., Tensor],
+    count: int,
+    size: int,
+    channels: tuple[int, int],
+    rounds: int,
+    side: int = 3,
+    padding: int = 1,
+    is_first: bool = False,
+) -> None:
+    in_channels, out_channels = channels
+    inputs = [
+        drawn(count, in_channels, size, size, needs_grad=not is_first),
+        drawn(out_channels, in_channels, side, side),
+    ]
+    sides = [
+        lambda *leaves, operation=operation: operation(*leaves, padding=padding)
+        for operation in (functional.conv2d, ours)
+    ]
+    slopes = torch.randn(sides[0](*inputs).shape).contiguous(memory_format=torch.channels_last)
+    exact = passed(
+        sides[0], [leaf.detach().double().requires_grad_(leaf.requires_grad) for leaf in inputs], slopes.double()
+    )
     errors = []
-    for side in (torchs, winograd_conv2d):
-        pairs = zip(passed(side, inputs, slopes), exact, strict=True)
+    for one in sides:
+        pairs = zip(passed(one, inputs, slopes), exact, strict=True)
         errors.append(max(float((own - true).abs().max() / true.abs().max()) for own, true in pairs))
-    seconds = times((torchs, winograd_conv2d), inputs, slopes, rounds)
-    work = 3 * 2 * 9 * in_channels * out_channels * count * size**2 / 1e9
+    seconds = times(sides, inputs, slopes, rounds)
+    work = (2 if is_first else 3) * 2 * side**2 * in_channels * slopes.numel() / 1e9
+    kernels = f"{side}x{side}{' first' if is_first else '      '}"
     print(
-        f"{count:4} x {size:2}x{size:<2} {in_channels:3} -> {out_channels:<3}  {described(seconds)}   "
+        f"{count:4} x {size:3}x{size:<3} {in_channels:3} -> {out_channels:<3} {kernels}  {described(seconds)}   "
         f"{work / statistics.median(seconds[0]):4.0f} {work / statistics.median(seconds[1]):4.0f} GFLOP/s   "
         f"{errors[0]:.0e} {errors[1]:.0e}",
         flush=True,
@@ -105,7 +132,7 @@ def measure_pooling(count: int, size: int, channels: int, rounds: int) -> None:
     results = [passed(side, [images], slopes) for side in (torchs_pooling, max_pool2d)]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     seconds = times((torchs_pooling, max_pool2d), [images], slopes, rounds)
-    print(f"{count:4} x {size:2}x{size:<2} {channels:3}         {described(seconds)}", flush=True)
+    print(f"{count:4} x {size:3}x{size:<3} {channels:3}                   {described(seconds)}", flush=True)
 
 
 def main() -> None:
@@ -113,17 +140,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
     arguments = parser.parse_args()
-    if not (has_winograd() and has_max_pool()):
-        raise SystemExit("No C compiler here that compiles winograd.c and pooling.c.")
+    if not (has_winograd() and has_narrow() and has_max_pool()):
+        raise SystemExit("No C compiler here that compiles winograd.c, narrow.c and pooling.c.")
     load = os.getloadavg()[0]
     print(f"{torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}, n = {arguments.rounds}")
-    print("images, size, channels      torch    ours      times faster          work, torch ours    error, torch ours")
+    print(
+        "images, size, channels, kernels           torch    ours      times faster          work, torch ours    errors"
+    )
     with memory_kept():
         for size, in_channels, out_channels in SHAPES:
-            measure(arguments.batch, size, in_channels, out_channels, arguments.rounds)
+            measure(winograd_conv2d, arguments.batch, size, (in_channels, out_channels), arguments.rounds)
         print("few tiles:")
         for count, size, channels in FEW_TILES:
-            measure(count, size, channels, channels, arguments.rounds)
+            measure(winograd_conv2d, count, size, (channels, channels), arguments.rounds)
+        print("few channels:")
+        for count, size, in_channels, out_channels, side, padding, is_first in NARROW:
+            shape = (count, size, (in_channels, out_channels), arguments.rounds, side, padding, is_first)
+            measure(narrow_conv2d, *shape)
         print("max pooling:")
         for count, size, channels in POOLINGS:
             measure_pooling(count, size, channels, arguments.rounds)

@@ -2,8 +2,8 @@
 
 A tile of 4x4 outputs of a 3x3 kernel is a sum of 36 products instead of 144 (Winograd 1980; Lavin and Gray, "Fast
 Algorithms for Convolutional Neural Networks", 2016, section 4, F(4x4, 3x3)); where four does not divide the outputs,
-some tiles are 3 high or wide. What it costs is a rounding error about ten times as large: some millionths of the largest
-output in float32. `winograd.c` has the algorithm; torch has none.
+some tiles are 3 high or wide. What it costs is a rounding error about ten times as large: some millionths of the
+largest output in float32. `winograd.c` has the algorithm; torch has none.
 """
 
 from __future__ import annotations

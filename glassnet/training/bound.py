@@ -22,7 +22,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimizer", ("optimizer", "_fused_", "_foreach_")),
     (
         "convolution backward",
-        ("convolution_backward", "conv2d_backward", "convolution_overrideable_backward", "winogradconvolutionbackward"),
+        ("convolution_backward", "conv2d_backward", "convolution_overrideable_backward", "convolutionbackward"),
     ),
     ("convolution", ("conv",)),
     ("pooling", ("pool",)),

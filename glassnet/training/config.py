@@ -117,9 +117,10 @@ class TrainConfig:
     """`fp32`, `bf16` or `fp16` (autocast; `fp16` with a scaled loss), or `auto`: bf16 where the hardware multiplies it
     natively, else fp32."""
     convolution: str = "auto"
-    """How 3x3 convolutions are computed in training on a CPU: `auto`, by Winograd's minimal filtering where that is
-    faster, with a quarter of the multiplications and sums that are rounded otherwise (`glassnet.nn.winograd`; fp32, on
-    Linux with a C compiler), or `direct`, by torch's own. Validation is always torch's own."""
+    """How convolutions are computed in training on a CPU: `auto`, in the fastest way there is, or `direct`, by torch's
+    own. Faster are Winograd's minimal filtering for 3x3 kernels, with a quarter of the multiplications
+    (`glassnet.nn.winograd`), and kernels of our own for few channels (`glassnet.nn.narrow`); fp32, on Linux with a C
+    compiler. Their sums are rounded otherwise. Validation is always torch's own."""
     memory_budget_gib: float | None = None
     """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
     together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -35,33 +36,43 @@ def minimal_filtering(model: nn.Module) -> Iterator[int]:
 
 class _FilteredConv2d(Substitute, nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if is_ordinary(input, weight, bias) and _pays(input, weight, bias, _padding(self)):
-            return winograd_conv2d(input, weight, bias, _padding(self))
+        if is_ordinary(input, weight, bias) and _pays(input, weight, bias, padding_of(self)):
+            return winograd_conv2d(input, weight, bias, padding_of(self))
         outputs: Tensor = super()._conv_forward(input, weight, bias)
         return outputs
 
 
-def _gains(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether a module is a convolution as it is in the books, with stride 1, in fp32 on a CPU."""
     return (
         type(module) is nn.Conv2d
-        and module.kernel_size == KERNEL_SIZE
         and module.stride == module.dilation == (1, 1)
         and module.groups == 1
         and module.padding_mode == "zeros"
-        and 0 <= _padding(module) <= LARGEST_PADDING
-        and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
-        and module.in_channels % CHANNELS_STEP == module.out_channels % CHANNELS_STEP == 0
         and module.weight.dtype == torch.float32
         and module.weight.device.type == "cpu"
     )
 
 
-def _padding(convolution: nn.Conv2d) -> int:
-    """Return the padding of a 3x3 convolution on each side; -1 where the sides differ."""
+def padding_of(convolution: nn.Conv2d) -> int:
+    """Return the padding of a convolution on each side; -1 where the sides differ."""
+    if convolution.padding == "valid":
+        return 0
     if isinstance(convolution.padding, str):
-        return {"same": 1, "valid": 0}[convolution.padding]
-    height, width = convolution.padding
-    return height if height == width else -1
+        height, width = ((side - 1) / 2 for side in convolution.kernel_size)
+    else:
+        height, width = convolution.padding
+    return int(height) if height == width == int(height) else -1
+
+
+def _gains(module: nn.Module) -> bool:
+    return (
+        is_plain(module)
+        and module.kernel_size == KERNEL_SIZE
+        and 0 <= padding_of(module) <= LARGEST_PADDING
+        and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
+        and module.in_channels % CHANNELS_STEP == module.out_channels % CHANNELS_STEP == 0
+    )
 
 
 def _pays(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> bool:

@@ -28,6 +28,7 @@ from glassnet.training.filtering import minimal_filtering
 from glassnet.training.freezing import first_layer
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
+from glassnet.training.narrow import narrow_convolutions
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.observer import (
     FitPlan,
@@ -278,11 +279,12 @@ def _shortened(model: nn.Module, config: TrainConfig, is_possible: bool) -> Iter
     outputs with their channels innermost.
     """
     is_possible = is_possible and not config.compile
-    is_filtered = is_possible and config.convolution == "auto"
+    has_own = is_possible and config.convolution == "auto"
     with (
         pooled_first(model),
         quick_pooling(model) if is_possible else nullcontext(),
-        minimal_filtering(model) if is_filtered else nullcontext(0) as num_filtered,
+        narrow_convolutions(model) if has_own else nullcontext(),
+        minimal_filtering(model) if has_own else nullcontext(0) as num_filtered,
     ):
         yield num_filtered
 
