@@ -68,16 +68,17 @@ INLINE idx part_of(division d, idx number) { return d.length + (number < d.longe
 
 /* ---- sums in registers: functions for every number of them, as the compiler wants it, and tables to choose from ---- */
 
-/* out (m, K), its `vectors` panels from channel `k`, = bias + the sums over the kernels for m neighbouring pixels. */
-typedef void outputs_function(const shape *s, const float *in, const float *panel, const float *bias, float *out,
-                              idx k);
+/* out (m, K), its `vectors` panels from channel `k`, = bias + the sums over `rows` of the kernels for m neighbouring
+   pixels. */
+typedef void outputs_function(const shape *s, const float *in, const float *panel, idx rows, const float *bias,
+                              float *out, idx k);
 
-INLINE void outputs_of(idx m, idx vectors, idx C, const shape *s, const float *in, const float *panel,
+INLINE void outputs_of(idx m, idx vectors, idx C, const shape *s, const float *in, const float *panel, idx rows,
                        const float *bias, float *out, idx k) {
-    idx depth = s->side * C, side = s->side, K = s->K, panel_size = 8 * side * depth, next = s->full_W * C;
+    idx depth = s->side * C, K = s->K, panel_size = 8 * s->side * depth, next = s->full_W * C;
     v8 sum[SUMS];
     ALL for (idx r = 0; r < m; r++) ALL for (idx v = 0; v < vectors; v++) sum[r * vectors + v] = load(bias + k + 8 * v);
-    for (idx i = 0; i < side; i++, in += next)
+    for (idx i = 0; i < rows; i++, in += next)
         for (idx d = 0; d < depth; d++, panel += 8) {
             v8 first = load(panel), second = vectors > 1 ? load(panel + panel_size) : first;
             ALL for (idx r = 0; r < m; r++) {
@@ -99,13 +100,13 @@ INLINE void outputs_of(idx m, idx vectors, idx C, const shape *s, const float *i
     }
 }
 
-#define OUTPUTS(m, vectors)                                                                                        \
-    static void outputs_##m##_##vectors(const shape *s, const float *in, const float *panel, const float *bias,    \
-                                        float *out, idx k) {                                                       \
-        if (s->C == 1)                                                                                             \
-            outputs_of(m, vectors, 1, s, in, panel, bias, out, k);                                                 \
-        else                                                                                                       \
-            outputs_of(m, vectors, s->C, s, in, panel, bias, out, k);                                              \
+#define OUTPUTS(m, vectors)                                                                                         \
+    static void outputs_##m##_##vectors(const shape *s, const float *in, const float *panel, idx rows,              \
+                                        const float *bias, float *out, idx k) {                                     \
+        if (s->C == 1)                                                                                              \
+            outputs_of(m, vectors, 1, s, in, panel, rows, bias, out, k);                                            \
+        else                                                                                                        \
+            outputs_of(m, vectors, s->C, s, in, panel, rows, bias, out, k);                                         \
     }
 
 OUTPUTS(1, 1) OUTPUTS(2, 1) OUTPUTS(3, 1) OUTPUTS(4, 1) OUTPUTS(5, 1) OUTPUTS(6, 1)
@@ -202,14 +203,16 @@ void narrow_convolve(const float *images, const float *panels, const float *bias
     for (idx n = 0; n < N; n++) {
         const float *image = image_of(s, images, n, space + omp_get_thread_num() * room_size);
         for (idx y = 0; y < s.out_H; y++) {
-            const float *in = image + y * s.full_W * C;
+            // Of the kernels the rows that see the image, and not the padding above or below.
+            idx first = y < padding ? padding - y : 0, last = at_most(side, H + padding - y);
+            const float *in = image + (y + first) * s.full_W * C, *panel = panels + 8 * first * s.depth;
             float *out = outputs + (n * s.out_H + y) * s.out_W * K;
             for (idx k = 0; k < K; k += 16) {
                 int vectors = k + 8 < K ? 2 : 1;
                 division parts = vectors == 2 ? two : one;
                 for (idx number = 0, x = 0; number < parts.parts; x += part_of(parts, number), number++)
-                    OUTPUTS_OF[vectors - 1][part_of(parts, number)](&s, in + x * C, panels + k / 8 * panel_size, bias,
-                                                                    out + x * K, k);
+                    OUTPUTS_OF[vectors - 1][part_of(parts, number)](
+                        &s, in + x * C, panel + k / 8 * panel_size, last - first, bias, out + x * K, k);
             }
         }
     }
