@@ -14,7 +14,7 @@ from glassnet._errors import UsageError, unknown_name
 from glassnet.data.augmentation import DEFAULT, Augmentation, parse_augmentation, resolve_augmentation
 from glassnet.data.records import InputRecord
 from glassnet.nn.losses import LOSSES, is_own_loss
-from glassnet.training.optimizer import OPTIMIZERS
+from glassnet.training.optimizer import NEWTON_SCHULZ_STEPS, OPTIMIZERS
 from glassnet.training.schedule import PLATEAU_PATIENCE, SCHEDULES, WARMUPS
 
 BATCH_WORDS = ("all", "auto")
@@ -23,6 +23,7 @@ KEPT = ("best", "last")
 CONVOLUTIONS = ("auto", "direct")
 ONLY_FOR_KERNELS = (
     "other_learning_rate", "output_learning_rate", "other_momentum", "other_weight_decay", "fixed_norm",
+    "newton_schulz_steps",
 )  # fmt: skip
 """Fields that an optimizer for kernels alone has."""
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -64,6 +65,8 @@ class TrainConfig:
     """With `muon`: whether each kernel is scaled to the norm `sqrt(outputs)` before its update. The size of an update
     beside the kernel is then the learning rate throughout, and falls with it; weight decay gets there by a detour
     (Jordan 2024, the repository's Muon form)."""
+    newton_schulz_steps: int | None = None
+    """With `muon`: steps of the iteration that makes an update orthogonal; None: 5."""
     weight_decay: float | None = None
     """As torch's optimizer has it: `adamw` and `muon` shrink weights by it per unit of learning rate, the others add it
     times the weight to the gradient. Biases and normalisation are spared, with `muon` the last layer too, whose rate is
@@ -180,6 +183,7 @@ class TrainConfig:
             ("output_learning_rate", 0, False),
             ("other_weight_decay", 0, True),
             ("first_layer_epochs", 0, False),
+            ("newton_schulz_steps", 1, True),
             ("plateau_patience", 0, True),
             ("validate_every", 1, True),
             ("checkpoint_s", 0, False),
@@ -268,6 +272,7 @@ class TrainConfig:
         if entry.is_for_kernels:
             usual["other_learning_rate"] = OPTIMIZERS["sgd"].learning_rate
             usual["other_momentum"] = OPTIMIZERS["sgd"].momentum
+            usual["newton_schulz_steps"] = NEWTON_SCHULZ_STEPS
         if self.schedule == "plateau":
             usual["plateau_patience"] = PLATEAU_PATIENCE
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})

@@ -40,6 +40,8 @@ class OptimizerEntry:
         return self.momentum is not None
 
 
+NEWTON_SCHULZ_STEPS = 5
+"""torch's usual number of them."""
 LEAST_NORM = 1e-12
 """So that kernels of zeros stay what they are."""
 
@@ -179,7 +181,12 @@ def _for_kernels(parameters: list[nn.Parameter], config: TrainConfig) -> KernelO
     others = [parameter for parameter in parameters if id(parameter) not in taken]
     assert config.other_momentum is not None, "the config is resolved"
     rest = _sgd(_rest_groups(others, config), momentum=config.other_momentum, nesterov=True)
-    values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    values = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "momentum": config.momentum,
+        "ns_steps": config.newton_schulz_steps,
+    }
     make = OPTIMIZERS[config.optimizer].make
     return KernelOptimizer(
         lambda groups: make(groups, nesterov=config.nesterov, **values), kernels, rest, has_fixed_norm=config.fixed_norm

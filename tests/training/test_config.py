@@ -28,6 +28,8 @@ from glassnet.data.preprocessing import Preprocessing
         ({"other_momentum": 1.0, "optimizer": "muon"}, "other_momentum must be at least 0 and below 1"),
         ({"other_weight_decay": 0.5}, "other_weight_decay has no effect.*muon"),
         ({"other_weight_decay": -0.5, "optimizer": "muon"}, "other_weight_decay must be at least 0"),
+        ({"newton_schulz_steps": 3}, "newton_schulz_steps has no effect.*muon"),
+        ({"newton_schulz_steps": 0, "optimizer": "muon"}, "newton_schulz_steps must be at least 1"),
         ({"first_layer_epochs": 0}, "first_layer_epochs must be above 0"),
         ({"nesterov": False, "optimizer": "adamw"}, "nesterov has no effect"),
         ({"plateau_patience": 0}, "plateau_patience has no effect"),

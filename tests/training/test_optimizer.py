@@ -73,6 +73,24 @@ def test_with_muon_the_last_layer_may_have_a_rate_of_its_own() -> None:
     assert [group["lr"] for group in together.param_groups] == [0.1, 0.5]
 
 
+def test_the_steps_to_an_orthogonal_update_are_the_configs() -> None:
+    def update(steps: int | None) -> torch.Tensor:
+        config = TrainConfig(
+            optimizer="muon", learning_rate=1.0, momentum=0.0, newton_schulz_steps=steps, weight_decay=0
+        )
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2))
+        optimizer = build_optimizer(model, config.resolved())
+        model[0].weight.grad = torch.randn(3, 4)
+        before = model[0].weight.detach().clone()
+        optimizer.step()
+        return before - model[0].weight.detach()
+
+    assert torch.equal(update(None), update(5))
+    spreads = [torch.linalg.svdvals(update(steps)) for steps in (1, 5)]
+    assert spreads[0].min() < spreads[1].min(), "one step leaves small singular values small"
+
+
 def test_with_muon_the_rest_has_a_momentum_and_a_weight_decay_of_its_own() -> None:
     """One step shrinks the last layer, with its own rate, by the same share as the rest."""
     config = TrainConfig(
