@@ -1,4 +1,4 @@
-"""Forward and backward pass of convolutions and 2x2 max pooling, ours beside torch's, in one sitting.
+"""Forward and backward pass of convolutions, normalisation and 2x2 max pooling, ours beside torch's, in one sitting.
 
     python benchmarks/layers.py [--rounds 7] [--batch 128]
 
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from glassnet._allocator import memory_kept
 from glassnet.nn.narrow import has_narrow, narrow_conv2d
+from glassnet.nn.normalising import batch_norm2d, has_batch_norm
 from glassnet.nn.pooling import has_max_pool, max_pool2d
 from glassnet.nn.winograd import has_winograd, winograd_conv2d
 
@@ -43,6 +44,8 @@ NARROW = (
 )  # fmt: skip
 FEW_TILES = ((16, 4, 128), (32, 4, 128), (64, 4, 128), (128, 4, 128), (16, 4, 512), (32, 4, 512), (64, 4, 512))
 """Images, height and width, channels."""
+NORMALISATIONS = ((192, 12, 8), (192, 5, 32), (192, 3, 64), (500, 15, 64), (500, 7, 256), (128, 32, 64), (16, 56, 256))
+"""Images, height and width, channels: speednet's, airbench94's and ResNet's."""
 POOLINGS = (
     (64, 28, 6),
     (64, 10, 16),
@@ -126,6 +129,18 @@ def measure(
     )
 
 
+def measure_normalisation(count: int, size: int, channels: int, rounds: int) -> None:
+    inputs = drawn(count, channels, size, size), *(torch.ones(channels, requires_grad=True) for _ in range(2))
+    statistics = torch.zeros(channels), torch.ones(channels)
+    slopes = drawn(count, channels, size, size, needs_grad=False)
+    sides = (
+        lambda images, *rest: functional.batch_norm(images, *statistics, *rest, training=True),
+        lambda images, *rest: batch_norm2d(images, *statistics, *rest),
+    )
+    seconds = times(sides, inputs, slopes, rounds)
+    print(f"{count:4} x {size:3}x{size:<3} {channels:3}                   {described(seconds)}", flush=True)
+
+
 def measure_pooling(count: int, size: int, channels: int, rounds: int) -> None:
     images = drawn(count, channels, size, size)
     slopes = drawn(count, channels, size // 2, size // 2, needs_grad=False)
@@ -140,8 +155,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
     arguments = parser.parse_args()
-    if not (has_winograd() and has_narrow() and has_max_pool()):
-        raise SystemExit("No C compiler here that compiles winograd.c, narrow.c and pooling.c.")
+    if not (has_winograd() and has_narrow() and has_batch_norm() and has_max_pool()):
+        raise SystemExit("No C compiler here that compiles winograd.c, narrow.c, normalising.c and pooling.c.")
     load = os.getloadavg()[0]
     print(f"{torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}, n = {arguments.rounds}")
     print(
@@ -157,6 +172,9 @@ def main() -> None:
         for count, size, in_channels, out_channels, side, padding, is_first in NARROW:
             shape = (count, size, (in_channels, out_channels), arguments.rounds, side, padding, is_first)
             measure(narrow_conv2d, *shape)
+        print("batch normalisation:")
+        for count, size, channels in NORMALISATIONS:
+            measure_normalisation(count, size, channels, arguments.rounds)
         print("max pooling:")
         for count, size, channels in POOLINGS:
             measure_pooling(count, size, channels, arguments.rounds)

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -50,9 +51,24 @@ def load_native(source: Path, signatures: Mapping[str, Signature] | None = None)
     return None
 
 
+def compile_native(sources: Sequence[Path]) -> None:
+    """Compile the C files that are not in the cache yet, all at once: `load_native` finds them there afterwards."""
+    if platform.system() != "Linux":
+        return
+    with suppress(OSError, ValueError):
+        command, folder = _compiler(), _own_folder()
+        if command is not None:
+            missing = [source for source in sources if not (folder / _name(source, command)).exists()]
+            if len(missing) > 1:
+                from concurrent.futures import ThreadPoolExecutor
+
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(load_native, missing))
+
+
 def _load(source: Path, command: list[str]) -> ctypes.CDLL | None:
     """Return the library from the cache, where it is put if absent, or compiled for this process alone."""
-    name = f"{source.stem}-{_digest(source, command)}.so"
+    name = _name(source, command)
     with suppress(OSError):
         path = _own_folder() / name
         library = _loaded(path) or _kept(source, path, command)
@@ -119,14 +135,21 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _digest(source: Path, command: list[str]) -> str:
-    """Return what the compiled library depends on, in 20 letters: a home may be shared by unlike machines."""
+def _name(source: Path, command: list[str]) -> str:
+    """Return a name with what the library depends on in 20 letters: a home may be shared by unlike machines."""
     digest = hashlib.sha256(source.read_bytes())
     digest.update(" ".join((platform.machine(), *command, *FLAGS)).encode())
     compiler = Path(shutil.which(command[0]) or command[0]).resolve()
     status = compiler.stat()
     digest.update(f"{compiler} {status.st_size} {status.st_mtime_ns}".encode())
+    digest.update(_processor().encode())
+    return f"{source.stem}-{digest.hexdigest()[:20]}.so"
+
+
+@cache
+def _processor() -> str:
+    """Return what there is to know about the first processor; nothing where the system does not say."""
     with suppress(OSError):
         first, *_ = Path("/proc/cpuinfo").read_text().split("\n\n")
-        digest.update("\n".join(line for line in first.splitlines() if line.startswith(KIND_OF_CPU)).encode())
-    return digest.hexdigest()[:20]
+        return "\n".join(line for line in first.splitlines() if line.startswith(KIND_OF_CPU))
+    return ""

@@ -38,12 +38,13 @@ class Recipe:
 
 
 _DIGITS = TrainConfig(
-    epochs=0.8,
+    epochs=0.7,
     batch_size=192,
     optimizer="muon",
     learning_rate=0.2,
     momentum=0.8,
-    other_learning_rate=0.05,
+    newton_schulz_steps=3,
+    other_learning_rate=0.08,
     weight_decay=0.0,
     schedule="linear",
     label_smoothing=0.1,
@@ -79,6 +80,8 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
             batch_size=128,
             learning_rate=0.1,
             momentum=0.6,
+            newton_schulz_steps=None,
+            other_learning_rate=0.05,
             max_shift=0,
             augment="RandomAffine(degrees=10, translate=[0.07, 0.07], scale=[0.9, 1.1], shear=5)",
         ),
@@ -89,7 +92,7 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
         validation_share=0.02,  # all the rest trains, as in the paper
         config=replace(
             _PHOTOGRAPHS,
-            epochs=9,
+            epochs=10,
             batch_size=1000,
             learning_rate=0.24,
             other_learning_rate=53.0,
@@ -99,6 +102,7 @@ NAMED_RECIPES: dict[tuple[str, str], Recipe] = {
             fixed_norm=True,
             weight_decay=0.0,
             first_layer_epochs=3.0,
+            newton_schulz_steps=3,
         ),
     ),
 }
@@ -195,10 +199,12 @@ def _for_other_images(config: TrainConfig, num_examples: int, model_data: str) -
             other_learning_rate=config.other_learning_rate * part,
             output_learning_rate=config.output_learning_rate * part,
         )
+    first_epochs = config.first_layer_epochs
     return replace(
         config,
         epochs=epochs,
         batch_size=batch_size,
+        first_layer_epochs=None if first_epochs is None else first_epochs * epochs / config.epochs,
         validate_every=max(1, round(epochs / MOST_VALIDATIONS)),
         augment=DEFAULT if config.augment else "",
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def test_a_library_is_compiled_once(cache: Path, source: Path, monkeypatch: pyte
     assert twice(load_native(source)) == 42
 
 
+def test_what_is_missing_is_compiled_at_the_same_time(
+    cache: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.c"
+    other.write_text(CODE.replace("2 *", "3 *"))
+    both, compiled = threading.Barrier(2, timeout=30), _native._compile
+    monkeypatch.setattr(_native, "_compile", lambda *given: both.wait() >= 0 and compiled(*given))
+    _native.compile_native([source, other])
+    monkeypatch.setattr(_native, "_compile", lambda *_: pytest.fail("compiled again"))
+    _native.compile_native([source, other])
+    assert [twice(load_native(path)) for path in (source, other)] == [42, 63]
+
+
 def test_another_source_is_another_library(cache: Path, source: Path) -> None:
     load_native(source)
     source.write_text(CODE.replace("2 *", "3 *"))
@@ -64,7 +78,7 @@ def test_another_processor_is_another_library(cache: Path, source: Path, monkeyp
 def test_a_damaged_library_is_compiled_anew(cache: Path, source: Path, content: bytes) -> None:
     cache.mkdir(parents=True)
     cache.chmod(0o700)
-    path = cache / f"twice-{_native._digest(source, _native._compiler())}.so"
+    path = cache / _native._name(source, _native._compiler())
     path.write_bytes(content)
     assert twice(load_native(source)) == 42
     assert path.stat().st_size > 1000

@@ -87,6 +87,9 @@ def test_fewer_images_get_more_epochs_of_smaller_batches(channels: int) -> None:
     assert tenth.batch_size == pytest.approx(base.batch_size / 2, rel=0.01)
     assert base.epochs < half.epochs < tenth.epochs
     assert all(config.keep == "last" for config in configs)
+    if base.first_layer_epochs is not None:
+        share = base.first_layer_epochs / base.epochs
+        assert [config.first_layer_epochs for config in configs] == [share * config.epochs for config in configs]
     if base.output_learning_rate is not None:
         for config in configs:
             part = config.batch_size / base.batch_size

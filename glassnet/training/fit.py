@@ -24,11 +24,9 @@ from glassnet.training.batch_size import with_batch_size
 from glassnet.training.batches import TrainingBatches
 from glassnet.training.config import TrainConfig
 from glassnet.training.epoch import EpochLoop, Timing
-from glassnet.training.filtering import minimal_filtering
 from glassnet.training.freezing import first_layer
 from glassnet.training.history import EpochRow, History
 from glassnet.training.interrupt import stop_on_interrupt
-from glassnet.training.narrow import narrow_convolutions
 from glassnet.training.objective import Objective, make_objective
 from glassnet.training.observer import (
     FitPlan,
@@ -39,9 +37,8 @@ from glassnet.training.observer import (
     random_states_kept,
 )
 from glassnet.training.optimizer import build_optimizer
-from glassnet.training.pooling import quick_pooling
 from glassnet.training.processes import ALONE, Processes, distributed
-from glassnet.training.reordering import pooled_first
+from glassnet.training.shortening import shortened
 from glassnet.training.state import TrainingState
 from glassnet.training.step import NonFiniteLossError, StepRule
 from glassnet.training.stopping import EarlyStopping
@@ -155,7 +152,7 @@ def stepping(
     with (
         memory_kept(),
         _laid_out(model, record) as channels_last,
-        _shortened(model, config, channels_last and train.device.type == "cpu" and precision == "fp32") as num_filtered,
+        shortened(model, config, channels_last and train.device.type == "cpu" and precision == "fp32") as num_filtered,
         seeded(config.seed, "training", *([processes.rank] if processes.rank else [])),
         distributed(model, processes, config.sync_batch_norm) as shared_model,
         nullcontext()
@@ -269,24 +266,6 @@ def _standing(loop: EpochLoop) -> EarlyStopping:
     for row in loop.history:
         stopping = stopping.updated(row.epoch, row.validation_loss, is_watched=loop.is_validated(row.epoch))
     return stopping
-
-
-@contextmanager
-def _shortened(model: nn.Module, config: TrainConfig, is_possible: bool) -> Iterator[int]:
-    """Let layers take the shortest way there is for a block; yield how many convolutions do.
-
-    `is_possible` says whether their own C may be called, which is for fp32 on a CPU and for models whose code takes
-    outputs with their channels innermost.
-    """
-    is_possible = is_possible and not config.compile
-    has_own = is_possible and config.convolution == "auto"
-    with (
-        pooled_first(model),
-        quick_pooling(model) if is_possible else nullcontext(),
-        narrow_convolutions(model) if has_own else nullcontext(),
-        minimal_filtering(model) if has_own else nullcontext(0) as num_filtered,
-    ):
-        yield num_filtered
 
 
 @contextmanager

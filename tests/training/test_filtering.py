@@ -14,7 +14,7 @@ import glassnet as gn
 from glassnet.nn import winograd
 from glassnet.nn.winograd import has_winograd
 from glassnet.training.filtering import LEAST_TILES, minimal_filtering
-from glassnet.training.fit import _shortened
+from glassnet.training.shortening import shortened
 
 needs_library = pytest.mark.skipif(not has_winograd(), reason="no C compiler here that compiles winograd.c")
 
@@ -150,12 +150,12 @@ def test_training_is_the_same_but_for_rounding_and_repeats_to_the_bit(tmp_path: 
 @pytest.mark.parametrize("changes", [{"convolution": "direct"}, {"compile": True}])
 def test_direct_and_compiled_trainings_are_torchs(changes: dict[str, object]) -> None:
     model = nn.Sequential(nn.Conv2d(24, 24, 3))
-    with _shortened(model, replace(CONFIG, **changes), True) as count:
+    with shortened(model, replace(CONFIG, **changes), True) as count:
         assert count == 0
         assert type(model[0]) is nn.Conv2d
-    with _shortened(model, CONFIG, False) as count:
+    with shortened(model, CONFIG, False) as count:
         assert count == 0
-    with _shortened(model, CONFIG, True) as count:
+    with shortened(model, CONFIG, True) as count:
         assert count == 1
 
 

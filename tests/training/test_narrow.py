@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import glassnet as gn
 from glassnet.nn import narrow
 from glassnet.nn.narrow import has_narrow
-from glassnet.training.fit import _shortened
 from glassnet.training.narrow import LEAST_IMAGES, narrow_convolutions
+from glassnet.training.shortening import shortened
 
 needs_library = pytest.mark.skipif(not has_narrow(), reason="no C compiler here that compiles narrow.c")
 
@@ -105,11 +105,11 @@ def test_without_a_library_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("changes", [{"convolution": "direct"}, {"compile": True}])
 def test_direct_and_compiled_trainings_are_torchs(changes: dict[str, object]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 6, 5))
-    with _shortened(model, replace(CONFIG, **changes), True):
+    with shortened(model, replace(CONFIG, **changes), True):
         assert type(model[0]) is nn.Conv2d
-    with _shortened(model, CONFIG, False):
+    with shortened(model, CONFIG, False):
         assert type(model[0]) is nn.Conv2d
-    with _shortened(model, CONFIG, True):
+    with shortened(model, CONFIG, True):
         assert type(model[0]) is not nn.Conv2d
 
 
