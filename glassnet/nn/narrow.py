@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
+from glassnet.nn.own_convolution import number_refused, torchs_gradients
 
 SOURCE = Path(__file__).with_name("narrow.c")
 LANES = 8
@@ -56,11 +57,9 @@ def refused(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) 
             "narrow_conv2d expects images (N, C, H, W) and kernels (K, C, U, U); "
             f"got {tuple(images.shape)} and {tuple(kernels.shape)}."
         )
-    if bias is not None and bias.shape != kernels.shape[:1]:
-        return f"narrow_conv2d expects a bias ({len(kernels)},), one number a kernel; got {tuple(bias.shape)}."
-    for tensor in (images, kernels, *([] if bias is None else [bias])):
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            return f"narrow_conv2d expects float32 on a CPU; got {tensor.dtype} on {tensor.device}."
+    refusal = number_refused("narrow_conv2d", images, kernels, bias)
+    if refusal is not None:
+        return refusal
     side = kernels.shape[2]
     if not 0 <= padding < side:
         return f"narrow_conv2d expects a padding of 0 to {side - 1} with kernels of {side}x{side}; got {padding}."
@@ -89,11 +88,7 @@ class NarrowConvolution(torch.autograd.Function):
         images, kernels = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which torch's own has
-            own = torch.ops.aten.convolution_backward(
-                slopes, images, kernels, [len(kernels)] if ctx.has_bias else None,
-                [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], ctx.has_bias and needs[2]],
-            )  # fmt: skip
-            return (*own, None)
+            return (*torchs_gradients(slopes, images, kernels, ctx.has_bias, ctx.padding, needs), None)
         of_kernels = of_bias = None
         if any(needs[1:3]):
             of_kernels, of_bias = _kernel_gradient(images, slopes, kernels, ctx.padding)

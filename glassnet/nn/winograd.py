@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
+from glassnet.nn.own_convolution import number_refused, torchs_gradients
 
 SOURCE = Path(__file__).with_name("winograd.c")
 KERNEL_SIZE = (3, 3)
@@ -63,11 +64,9 @@ def refused(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) 
             "winograd_conv2d expects images (N, C, H, W) and kernels (K, C, 3, 3); "
             f"got {tuple(images.shape)} and {tuple(kernels.shape)}."
         )
-    if bias is not None and bias.shape != kernels.shape[:1]:
-        return f"winograd_conv2d expects a bias ({len(kernels)},), one number a kernel; got {tuple(bias.shape)}."
-    for tensor in (images, kernels, *([] if bias is None else [bias])):
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            return f"winograd_conv2d expects float32 on a CPU; got {tensor.dtype} on {tensor.device}."
+    refusal = number_refused("winograd_conv2d", images, kernels, bias)
+    if refusal is not None:
+        return refusal
     if images.shape[1] % CHANNELS_STEP or kernels.shape[0] % CHANNELS_STEP:
         return f"winograd_conv2d expects channels in multiples of 8; got {images.shape[1]} and {kernels.shape[0]}."
     if not 0 <= padding <= LARGEST_PADDING:
@@ -96,11 +95,7 @@ class WinogradConvolution(torch.autograd.Function):
         images, kernels = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which torch's own has
-            own = torch.ops.aten.convolution_backward(
-                slopes, images, kernels, [len(kernels)] if ctx.has_bias else None,
-                [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], ctx.has_bias and needs[2]],
-            )  # fmt: skip
-            return (*own, None)
+            return (*torchs_gradients(slopes, images, kernels, ctx.has_bias, ctx.padding, needs), None)
         return (
             # The gradient of the images is the convolution of the slopes with the kernels the other way round.
             _convolved(slopes, kernels.flip(2, 3).permute(2, 3, 0, 1), None, 2 - ctx.padding) if needs[0] else None,

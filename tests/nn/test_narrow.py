@@ -10,7 +10,7 @@ from torch.nn import functional
 from glassnet.nn import narrow
 from glassnet.nn.narrow import has_narrow, narrow_conv2d
 
-from .test_winograd import drawn
+from .test_winograd import assert_gradient_of_gradient_is_torchs, drawn
 
 needs_library = pytest.mark.skipif(not has_narrow(), reason="no C compiler here that compiles narrow.c")
 
@@ -119,15 +119,8 @@ def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch: pytest.
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_gradient_of_a_gradient_is_torchs(first: int, layout: torch.memory_format) -> None:
-    def penalty(convolution: object) -> Tensor:
-        leaves = [drawn(2, 3, 6, 6).to(memory_format=layout), drawn(4, 3, 3, 3).to(memory_format=layout)]
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        outputs = convolution(*leaves)  # type: ignore[operator]
-        (slope,) = torch.autograd.grad(outputs.square().sum(), leaves[first], create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), leaves[1 - first])[0]
-
-    expected, received = penalty(functional.conv2d), penalty(narrow_conv2d)
-    assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
+    leaves = [drawn(2, 3, 6, 6).to(memory_format=layout), drawn(4, 3, 3, 3).to(memory_format=layout)]
+    assert_gradient_of_gradient_is_torchs(narrow_conv2d, leaves, first)
 
 
 def test_what_is_no_such_convolution_is_refused() -> None:

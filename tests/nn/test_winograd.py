@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -35,6 +36,20 @@ def assert_pass_is_near(images: Tensor, kernels: Tensor) -> None:
     received = torch.autograd.grad(outputs, (images, kernels), slopes)
     for ours, theirs in zip(received, torch.autograd.grad(expected, (images, kernels), slopes.double()), strict=True):
         assert_near(ours, theirs)
+
+
+def assert_gradient_of_gradient_is_torchs(
+    convolution: Callable[..., Tensor], leaves: Sequence[Tensor], first: int
+) -> None:
+    """Of the gradient of images (`first` 0) or kernels, taken by the other."""
+
+    def penalty(convolve: Callable[..., Tensor]) -> Tensor:
+        inputs = [leaf.detach().requires_grad_() for leaf in leaves]
+        (slope,) = torch.autograd.grad(convolve(*inputs).square().sum(), inputs[first], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), inputs[1 - first])[0]
+
+    expected, received = penalty(functional.conv2d), penalty(convolution)
+    assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @needs_library
@@ -147,16 +162,8 @@ def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch: pytest.
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_gradient_of_a_gradient_is_torchs(first: int, layout: torch.memory_format) -> None:
-    def penalty(convolution: object) -> Tensor:
-        leaves = [drawn(2, 8, 6, 6).to(memory_format=layout), drawn(16, 8, 3, 3).to(memory_format=layout)]
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        outputs = convolution(*leaves)  # type: ignore[operator]
-        (slope,) = torch.autograd.grad(outputs.square().sum(), leaves[first], create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), leaves[1 - first])[0]
-
-    expected = penalty(lambda images, kernels: functional.conv2d(images, kernels, padding=1))
-    received = penalty(winograd_conv2d)
-    assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
+    leaves = [drawn(2, 8, 6, 6).to(memory_format=layout), drawn(16, 8, 3, 3).to(memory_format=layout)]
+    assert_gradient_of_gradient_is_torchs(lambda *given: winograd_conv2d(*given, padding=0), leaves, first)
 
 
 @needs_library

@@ -1,0 +1,32 @@
+"""What convolutions with C of their own have in common: what they take, and the gradients of their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def number_refused(name: str, images: Tensor, kernels: Tensor, bias: Tensor | None) -> str | None:
+    """Return why the function `name` does not take these numbers, or None where it does.
+
+    They are to be float32 on a CPU, and `bias` `(K,)` one number for each of the kernels.
+    """
+    if bias is not None and bias.shape != kernels.shape[:1]:
+        return f"{name} expects a bias ({len(kernels)},), one number a kernel; got {tuple(bias.shape)}."
+    for tensor in (images, kernels, *([] if bias is None else [bias])):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return f"{name} expects float32 on a CPU; got {tensor.dtype} on {tensor.device}."
+    return None
+
+
+def torchs_gradients(
+    slopes: Tensor, images: Tensor, kernels: Tensor, has_bias: bool, padding: int, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of images, kernels and bias, as far as needed, by torch's own, which have gradients too."""
+    of_images, of_kernels, of_bias = torch.ops.aten.convolution_backward(
+        slopes, images, kernels, [len(kernels)] if has_bias else None,
+        [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], has_bias and needs[2]],
+    )  # fmt: skip
+    return of_images, of_kernels, of_bias
