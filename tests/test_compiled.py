@@ -23,8 +23,8 @@ def trained(data: Dataset, is_compiled: bool) -> nn.Module:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
     record = make_preprocessing(data.train, (8, 8))
     splits = [to_device(split, record, torch.device("cpu")) for split in (data.train, data.validation)]
-    # Compiled networks have torch's own convolutions, and Adam makes steps of a rounding error: that of the gradient of a
-    # bias before normalisation, which is zero.
+    # Compiled networks have torch's own convolutions, and Adam makes steps of rounding errors, such as the gradient of
+    # a bias before normalisation.
     config = TrainConfig(epochs=2, batch_size=16, compile=is_compiled, ema=0.9, convolution="direct")
     fit(model, *splits, record, config)
     return model
