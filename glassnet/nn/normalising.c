@@ -76,7 +76,6 @@ void batch_norm(const float *x, const float *weight, const float *bias, float *r
                 squares += space[(number * 2 + 1) * C + c] + apart * apart * share * (number * chunk);
             }
             double variance = squares / pixels;
-            if (variance + epsilon < 0) __builtin_unreachable();
             mean[c] = middle;
             scale[c] = 1 / __builtin_sqrt(variance + epsilon);
             running_mean[c] += momentum * (middle - running_mean[c]);

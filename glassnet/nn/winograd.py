@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
-from glassnet.nn.own_convolution import number_refused, torchs_gradients
+from glassnet.nn.own_kernels import agree, number_refused, torchs_gradients
 
 SOURCE = Path(__file__).with_name("winograd.c")
 KERNEL_SIZE = (3, 3)
@@ -30,8 +30,6 @@ CONVOLVE_TILES = 24
 """Tiles that a thread takes at once from images to outputs: few, so that they stay in its cache."""
 GRADIENT_NUMBERS = 2**21
 """Transformed numbers that the gradient of the kernels has under way at once: 8 MiB."""
-TOLERANCE = 1e-4
-"""Of the largest output, in the comparison with torch before the library is trusted."""
 
 
 def has_winograd() -> bool:
@@ -180,10 +178,7 @@ def _agrees_with_torch() -> bool:
         kernels = torch.cos(torch.arange(24 * 16 * 9, dtype=torch.float32, device="cpu").view(24, 16, 3, 3))
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = functional.conv2d(images, kernels, padding=1)
-        gradient = torch.ops.aten.convolution_backward(
-            outputs, images, kernels, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
-        )[1]
+        _, gradient, _ = torchs_gradients(outputs, images, kernels, False, 1, (False, True, False))
         ours = _convolved(images, kernels.permute(2, 3, 1, 0), None, 1)
         our_gradient = _kernel_gradient(images, outputs, 1)
-        pairs = ((ours, outputs), (our_gradient.permute(3, 2, 0, 1), gradient))
-        return all(bool((own - theirs).abs().max() < TOLERANCE * theirs.abs().max()) for own, theirs in pairs)
+        return agree([(ours, outputs), (our_gradient.permute(3, 2, 0, 1), gradient)])

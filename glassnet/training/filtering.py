@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet.nn.winograd import CHANNELS_STEP, KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
-from glassnet.training.swapping import Substitute, is_ordinary, swapped
+from glassnet.training.swapping import Substitute, is_ordinary, substituted
 
 LEAST_CHANNELS = 24
 """With fewer, in or out, the transforms cost what the products save (`benchmarks/layers.py`)."""
@@ -26,12 +26,8 @@ def minimal_filtering(model: nn.Module) -> Iterator[int]:
     is torch's own. Sums are rounded otherwise than torch rounds them, by some millionths of the largest. Modules keep
     their places, names and hooks.
     """
-    convolutions = [module for module in model.modules() if _gains(module)]
-    if not convolutions or not has_winograd():
-        yield 0
-        return
-    with swapped(convolutions, _FilteredConv2d):
-        yield len(convolutions)
+    with substituted(model, _gains, has_winograd, _FilteredConv2d) as count:
+        yield count
 
 
 class _FilteredConv2d(Substitute, nn.Conv2d):

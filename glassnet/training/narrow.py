@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from glassnet.nn.narrow import has_narrow, narrow_conv2d, refused
 from glassnet.training.filtering import is_plain, padding_of
-from glassnet.training.swapping import Substitute, is_ordinary, swapped
+from glassnet.training.swapping import Substitute, is_ordinary, substituted
 
 FEW, MORE = 8, 16
 """Channels: with up to `FEW` in, or up to `MORE` in and out, torch's own are slower (`benchmarks/layers.py`)."""
@@ -28,11 +28,7 @@ def narrow_convolutions(model: nn.Module) -> Iterator[None]:
     torch's own. One whose kernels are as large as the images, without padding, is a matrix product, and is computed as
     one. Sums are rounded otherwise than torch rounds them. Modules keep their places, names and hooks.
     """
-    convolutions = [module for module in model.modules() if _gains(module)]
-    if not convolutions or not has_narrow():
-        yield
-        return
-    with swapped(convolutions, _NarrowConv2d):
+    with substituted(model, _gains, has_narrow, _NarrowConv2d):
         yield
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet.nn.normalising import CHANNELS_STEP, batch_norm2d, has_batch_norm, takes
-from glassnet.training.swapping import Substitute, is_ordinary, swapped
+from glassnet.training.swapping import Substitute, is_ordinary, substituted
 
 MOST_CHANNELS = 32
 """With more, torch's is as fast (`benchmarks/layers.py`)."""
@@ -22,11 +22,7 @@ def quick_normalisation(model: nn.Module) -> Iterator[None]:
     It does so where it trains, has weights, and keeps statistics with a momentum, on images that have their channels
     innermost. Sums are rounded otherwise than torch rounds them.
     """
-    layers = [module for module in model.modules() if _suits(module)]
-    if not layers or not has_batch_norm():
-        yield
-        return
-    with swapped(layers, _QuickBatchNorm2d):
+    with substituted(model, _suits, has_batch_norm, _QuickBatchNorm2d):
         yield
 
 

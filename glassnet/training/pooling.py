@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassnet.nn.pooling import SIZE, has_max_pool, max_pool2d, takes
-from glassnet.training.swapping import Substitute, is_ordinary, swapped
+from glassnet.training.swapping import Substitute, is_ordinary, substituted
 
 PAIRS = (SIZE, (SIZE, SIZE))
 
@@ -21,11 +21,7 @@ def quick_pooling(model: nn.Module) -> Iterator[None]:
     It does so where there are gradients to compute and the images have their channels innermost. Outputs and gradients
     have the same bits.
     """
-    layers = [module for module in model.modules() if _halves(module)]
-    if not layers or not has_max_pool():
-        yield
-        return
-    with swapped(layers, _QuickMaxPool2d):
+    with substituted(model, _halves, has_max_pool, _QuickMaxPool2d):
         yield
 
 

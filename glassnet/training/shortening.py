@@ -17,7 +17,7 @@ from glassnet.training.pooling import quick_pooling
 from glassnet.training.reordering import pooled_first
 
 SOURCES = (narrow.SOURCE, winograd.SOURCE, normalising.SOURCE, pooling.SOURCE)
-"""The C files, the longest first."""
+"""The C files, that which takes longest first."""
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def shortened(model: nn.Module, config: TrainConfig, is_possible: bool) -> Itera
     """
     is_possible = is_possible and not config.compile
     may_round = is_possible and config.convolution == "auto"
-    if is_possible and any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    if may_round and any(isinstance(module, nn.Conv2d) for module in model.modules()):
         compile_native(SOURCES)
     with (
         pooled_first(model),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,3 +68,22 @@ def swapped(modules: Sequence[nn.Module], substitute: type[Substitute]) -> Itera
             is_unchanged = type(module) is substitute  # it may have been made another, as parametrizations do
             if is_unchanged:
                 module.__class__ = own
+
+
+@contextmanager
+def substituted(
+    model: nn.Module,
+    suits: Callable[[nn.Module], bool],
+    has_library: Callable[[], bool],
+    substitute: type[Substitute],
+) -> Iterator[int]:
+    """For a block, let the modules of `model` that `suits` picks be of the class `substitute`; yield how many are.
+
+    All of them are of one plain class. None are where the machine has no library, which is asked where it is needed.
+    """
+    modules = [module for module in model.modules() if suits(module)]
+    if not modules or not has_library():
+        yield 0
+        return
+    with swapped(modules, substitute):
+        yield len(modules)

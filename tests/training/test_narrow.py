@@ -13,9 +13,9 @@ from glassnet.nn.narrow import has_narrow
 from glassnet.training.narrow import LEAST_IMAGES, narrow_convolutions
 from glassnet.training.shortening import shortened
 
-needs_library = pytest.mark.skipif(not has_narrow(), reason="no C compiler here that compiles narrow.c")
+from .test_filtering import CONFIG
 
-CONFIG = gn.TrainConfig(epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.05, seed=3, precision="fp32")
+needs_library = pytest.mark.skipif(not has_narrow(), reason="no C compiler here that compiles narrow.c")
 
 
 def images(*shape: int) -> Tensor:

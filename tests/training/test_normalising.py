@@ -13,14 +13,10 @@ from glassnet.nn.normalising import has_batch_norm
 from glassnet.training.normalising import quick_normalisation
 from glassnet.training.shortening import shortened
 
+from .test_filtering import CONFIG
+from .test_narrow import images
+
 needs_library = pytest.mark.skipif(not has_batch_norm(), reason="no C compiler here that compiles normalising.c")
-
-CONFIG = gn.TrainConfig(epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.05, seed=3, precision="fp32")
-
-
-def images(*shape: int) -> Tensor:
-    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    return values.to(memory_format=torch.channels_last) if len(shape) == 4 else values
 
 
 @needs_library

@@ -1,11 +1,22 @@
-"""What convolutions with C of their own have in common: what they take, and the gradients of their gradients."""
+"""What layers with C of their own have in common: when it is trusted, what convolutions take, and second gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+TOLERANCE = 1e-4
+"""Of the largest number, in the comparison with torch before a library is trusted."""
+
+
+def agree(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> bool:
+    """Return whether in each pair ours is torch's but for rounding."""
+    return all(
+        theirs is not None and bool((own - theirs).abs().max() < TOLERANCE * theirs.abs().max())
+        for own, theirs in pairs
+    )
 
 
 def number_refused(name: str, images: Tensor, kernels: Tensor, bias: Tensor | None) -> str | None:
@@ -25,8 +36,8 @@ def torchs_gradients(
     slopes: Tensor, images: Tensor, kernels: Tensor, has_bias: bool, padding: int, needs: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of images, kernels and bias, as far as needed, by torch's own, which have gradients too."""
-    of_images, of_kernels, of_bias = torch.ops.aten.convolution_backward(
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
         slopes, images, kernels, [len(kernels)] if has_bias else None,
         [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [*needs[:2], has_bias and needs[2]],
     )  # fmt: skip
-    return of_images, of_kernels, of_bias
+    return gradients
