@@ -1,4 +1,4 @@
-"""Forward and backward pass of convolutions, normalisation and 2x2 max pooling, ours beside torch's, in one sitting.
+"""Forward and backward pass of convolutions, normalisation, 2x2 max pooling and GELU, ours beside torch's, in one sitting.
 
     python benchmarks/layers.py [--rounds 7] [--batch 128]
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._allocator import memory_kept
+from glassnet.nn.gelu import gelu, has_gelu
 from glassnet.nn.narrow import has_narrow, narrow_conv2d
 from glassnet.nn.normalising import batch_norm2d, has_batch_norm
 from glassnet.nn.pooling import has_max_pool, max_pool2d
@@ -57,6 +58,8 @@ POOLINGS = (
     (500, 15, 256),
 )
 """Images, height and width, channels: LeNet-5's, speednet's and airbench94's."""
+GELUS = ((500, 3, 256), (500, 7, 256), (500, 15, 64), (1000, 31, 24))
+"""Images, height and width, channels: airbench94's."""
 
 
 def torchs_pooling(images: Tensor) -> Tensor:
@@ -150,13 +153,20 @@ def measure_pooling(count: int, size: int, channels: int, rounds: int) -> None:
     print(f"{count:4} x {size:3}x{size:<3} {channels:3}                   {described(seconds)}", flush=True)
 
 
+def measure_gelu(count: int, size: int, channels: int, rounds: int) -> None:
+    images = drawn(count, channels, size, size)
+    slopes = drawn(count, channels, size, size, needs_grad=False)
+    seconds = times((functional.gelu, gelu), [images], slopes, rounds)
+    print(f"{count:4} x {size:3}x{size:<3} {channels:3}                   {described(seconds)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
     arguments = parser.parse_args()
-    if not (has_winograd() and has_narrow() and has_batch_norm() and has_max_pool()):
-        raise SystemExit("No C compiler here that compiles winograd.c, narrow.c, normalising.c and pooling.c.")
+    if not (has_winograd() and has_narrow() and has_batch_norm() and has_max_pool() and has_gelu()):
+        raise SystemExit("No C compiler here that compiles the C files in glassnet/nn.")
     load = os.getloadavg()[0]
     print(f"{torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}, n = {arguments.rounds}")
     print(
@@ -178,6 +188,9 @@ def main() -> None:
         print("max pooling:")
         for count, size, channels in POOLINGS:
             measure_pooling(count, size, channels, arguments.rounds)
+        print("GELU:")
+        for count, size, channels in GELUS:
+            measure_gelu(count, size, channels, arguments.rounds)
 
 
 if __name__ == "__main__":

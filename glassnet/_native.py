@@ -34,7 +34,8 @@ def load_native(source: Path, signatures: Mapping[str, Signature] | None = None)
 
     `signatures` are those of its functions, by name; without, ctypes takes numbers for C's `int`.
 
-    It is compiled once and kept in the user's cache, by the content of the file, the compiler and the processor. What
+    It is compiled once and kept in the user's cache, by the content of the file and of the headers beside it,
+    the compiler and the processor. What
     OpenMP needs at run time is torch's own copy of it, which is loaded already: two copies, with their own threads
     each, would take turns at waiting for the processor. So a library that needs what torch has not loaded is None too.
     """
@@ -138,6 +139,8 @@ def _compiler() -> list[str] | None:
 def _name(source: Path, command: list[str]) -> str:
     """Return a name with what the library depends on in 20 letters: a home may be shared by unlike machines."""
     digest = hashlib.sha256(source.read_bytes())
+    for header in sorted(source.parent.glob("*.h")):
+        digest.update(header.read_bytes())
     digest.update(" ".join((platform.machine(), *command, *FLAGS)).encode())
     compiler = Path(shutil.which(command[0]) or command[0]).resolve()
     status = compiler.stat()

@@ -67,6 +67,15 @@ def test_another_source_is_another_library(cache: Path, source: Path) -> None:
     assert len(list(cache.iterdir())) == 2
 
 
+def test_a_changed_header_is_another_library(cache: Path, source: Path) -> None:
+    header = source.with_name("factor.h")
+    header.write_text("#define FACTOR 2\n")
+    source.write_text('#include "factor.h"\nint twice(int number) { return FACTOR * number; }\n')
+    assert twice(load_native(source)) == 42
+    header.write_text("#define FACTOR 3\n")
+    assert twice(load_native(source)) == 63
+
+
 def test_another_processor_is_another_library(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_native(source)
     monkeypatch.setattr(_native.platform, "machine", lambda: "another")

@@ -6,25 +6,14 @@
 
    Each number is summed in an order that does not depend on the number of threads. */
 
-#include <stddef.h>
-#include <string.h>
-
-typedef ptrdiff_t idx;
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v8_any __attribute__((vector_size(32), aligned(4), may_alias));
+#include "vectors.h"
 
 #define SUMS 12 /* vectors of sums that registers hold at once */
 #define ROWS 6
 #define CHUNKS 32 /* parts of a batch that the gradient of the kernels is summed over first */
 
-int omp_get_thread_num(void); /* of the runtime that torch has loaded, so that both share one set of threads */
-
-#define INLINE static inline __attribute__((always_inline))
 #define ALL _Pragma("GCC unroll 16") /* of these turns are constants, and so are their numbers of registers */
 
-INLINE v8 load(const float *p) { return *(const v8_any *)p; }
-INLINE void store(float *p, v8 v) { *(v8_any *)p = v; }
-INLINE idx at_most(idx a, idx b) { return a < b ? a : b; }
 INLINE idx padded(idx K) { return (K + 7) / 8 * 8; }
 
 /* Geometry of one convolution. */

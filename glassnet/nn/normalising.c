@@ -5,22 +5,10 @@
    LeVeque (1979) do, so that a mean far from zero costs no digits. Each number is summed in an order that does not
    depend on the number of threads. */
 
-#include <stddef.h>
-#include <string.h>
-
-typedef ptrdiff_t idx;
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v8_any __attribute__((vector_size(32), aligned(4), may_alias));
+#include "vectors.h"
 
 #define CHUNKS 64 /* parts of the pixels that are summed by themselves */
 #define BLOCK 64 /* pixels whose mean is taken at once */
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE v8 load(const float *p) { return *(const v8_any *)p; }
-INLINE void store(float *p, v8 v) { *(v8_any *)p = v; }
-INLINE idx at_most(idx a, idx b) { return a < b ? a : b; }
-INLINE v8 all_of(float value) { return (v8){0} + value; }
 
 /* Add `count` pixels of eight channels to the mean and the sum of squares of what came before, `seen` pixels. */
 INLINE void gather(const float *x, idx count, idx C, idx seen, float *mean, float *squares) {

@@ -7,32 +7,23 @@
    Channels are taken eight at a time. The last of a pixel, where there are fewer, run on into the next pixel, which is
    written afterwards; in the last window of a row only as many as there are go through a copy. */
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "vectors.h"
 
-typedef ptrdiff_t idx;
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v8_any __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t i8 __attribute__((vector_size(32)));
 typedef uint8_t b8 __attribute__((vector_size(8)));
 typedef uint8_t b8_any __attribute__((vector_size(8), aligned(1), may_alias));
 
 #define WINDOW 4
-#define INLINE static inline __attribute__((always_inline))
+#define AHEAD 4096 /* numbers from what is read now to what is asked for, so that it is there in time */
 
-/* `yes` where `mask` is all ones, `no` where it is all zeros. */
-INLINE i8 chosen(i8 mask, i8 yes, i8 no) { return (mask & yes) | (~mask & no); }
-
-INLINE v8 load(const float *p, idx count) {
+INLINE v8 load_some(const float *p, idx count) {
     v8 values = {0};
-    if (count >= 8) return *(const v8_any *)p;
+    if (count >= 8) return load(p);
     memcpy(&values, p, count * sizeof(float));
     return values;
 }
 
-INLINE void store(float *p, v8 values, idx count) {
-    if (count >= 8) *(v8_any *)p = values;
+INLINE void put_some(float *p, v8 values, idx count, int streamed) {
+    if (count >= 8) put(p, values, streamed);
     else memcpy(p, &values, count * sizeof(float));
 }
 
@@ -48,59 +39,77 @@ INLINE void store_bytes(uint8_t *p, b8 values, idx count) {
     else memcpy(p, &values, count);
 }
 
+INLINE void pool_row(const float *top, float *to, uint8_t *place, idx W, idx C, int streamed) {
+    const float *bottom = top + W * C;
+    idx out_W = W / 2;
+    for (idx x = 0; x < out_W; x++, top += 2 * C, bottom += 2 * C, to += C, place += C)
+        for (idx c = 0; c < C; c += 8) {
+            idx count = (out_W - x) * C - c; /* to the end of the row */
+            __builtin_prefetch(top + c + AHEAD);
+            __builtin_prefetch(bottom + c + AHEAD);
+            v8 largest = load_some(top + c, count);
+            i8 number = {0};
+            for (int n = 1; n < WINDOW; n++) {
+                v8 value = load_some((n < 2 ? top : bottom) + n % 2 * C + c, count);
+                i8 is_larger = (value > largest) | (value != value);
+                largest = chosen(is_larger, value, largest);
+                number = (is_larger & n) | (~is_larger & number);
+            }
+            put_some(to + c, largest, count, streamed);
+            store_bytes(place + c, __builtin_convertvector(number, b8), count);
+        }
+}
+
 /* outputs and places (N, H/2, W/2, C) of images (N, H, W, C). */
 void max_pool(const float *images, float *outputs, uint8_t *places, idx N, idx H, idx W, idx C, int threads) {
-    idx out_H = H / 2, out_W = W / 2;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (idx row = 0; row < N * out_H; row++) {
-        const float *top = images + (row / out_H * H + row % out_H * 2) * W * C, *bottom = top + W * C;
-        float *to = outputs + row * out_W * C;
-        uint8_t *place = places + row * out_W * C;
-        for (idx x = 0; x < out_W; x++, top += 2 * C, bottom += 2 * C, to += C, place += C)
-            for (idx c = 0; c < C; c += 8) {
-                idx count = (out_W - x) * C - c; /* to the end of the row */
-                v8 largest = load(top + c, count);
-                i8 number = {0};
-                for (int n = 1; n < WINDOW; n++) {
-                    v8 value = load((n < 2 ? top : bottom) + n % 2 * C + c, count);
-                    i8 is_larger = (value > largest) | (value != value);
-                    largest = (v8)chosen(is_larger, (i8)value, (i8)largest);
-                    number = chosen(is_larger, (i8){0} + n, number);
-                }
-                store(to + c, largest, count);
-                store_bytes(place + c, __builtin_convertvector(number, b8), count);
-            }
+    idx out_H = H / 2, out_row = W / 2 * C;
+    int streamed = C % 8 == 0 && is_streamed(outputs, N * out_H * out_row);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (idx row = 0; row < N * out_H; row++) {
+            const float *top = images + (row / out_H * H + row % out_H * 2) * W * C;
+            if (streamed) pool_row(top, outputs + row * out_row, places + row * out_row, W, C, 1);
+            else pool_row(top, outputs + row * out_row, places + row * out_row, W, C, 0);
+        }
+        end_stream();
+    }
+}
+
+INLINE void spread_row(const float *slope, const uint8_t *place, float *top, idx W, idx C, int streamed) {
+    float *bottom = top + W * C;
+    idx out_W = W / 2;
+    for (idx x = 0; x < out_W; x++, slope += C, place += C, top += 2 * C, bottom += 2 * C)
+        for (idx c = (C - 1) / 8 * 8; c >= 0; c -= 8) { /* the last first: it runs on into what the first writes */
+            idx count = (out_W - x) * C - c;
+            v8 value = load_some(slope + c, count) + 0.0f; /* torch adds to zero, which -0 becomes 0 by */
+            i8 number = __builtin_convertvector(load_bytes(place + c, count), i8);
+            put_some(top + c, (v8)((number == 0) & (i8)value), count, streamed);
+            put_some(top + C + c, (v8)((number == 1) & (i8)value), count, streamed);
+            put_some(bottom + c, (v8)((number == 2) & (i8)value), count, streamed);
+            put_some(bottom + C + c, (v8)((number == 3) & (i8)value), count, streamed);
+        }
+    if (W % 2) {
+        memset(top, 0, C * sizeof(float));
+        memset(bottom, 0, C * sizeof(float));
     }
 }
 
 /* gradient (N, H, W, C) of the images, from that of the outputs and the places (N, H/2, W/2, C). */
 void max_pool_gradient(const float *slopes, const uint8_t *places, float *gradient, idx N, idx H, idx W, idx C,
                        int threads) {
-    idx out_H = H / 2, out_W = W / 2, out_rows = H - out_H; /* the last row of an odd height has a turn of its own */
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (idx turn = 0; turn < N * out_rows; turn++) {
-        idx image = turn / out_rows, y = turn % out_rows;
-        float *top = gradient + (image * H + 2 * y) * W * C;
-        if (y >= out_H) {
-            memset(top, 0, W * C * sizeof(float));
-            continue;
+    idx out_H = H / 2, out_row = W / 2 * C, turns = H - out_H; /* the last row of an odd height has its own */
+    int streamed = C % 8 == 0 && is_streamed(gradient, N * H * W * C);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (idx turn = 0; turn < N * turns; turn++) {
+            idx image = turn / turns, y = turn % turns, from = (image * out_H + y) * out_row;
+            float *top = gradient + (image * H + 2 * y) * W * C;
+            if (y >= out_H) memset(top, 0, W * C * sizeof(float));
+            else if (streamed) spread_row(slopes + from, places + from, top, W, C, 1);
+            else spread_row(slopes + from, places + from, top, W, C, 0);
         }
-        const float *slope = slopes + (image * out_H + y) * out_W * C;
-        const uint8_t *place = places + (image * out_H + y) * out_W * C;
-        float *bottom = top + W * C;
-        for (idx x = 0; x < out_W; x++, slope += C, place += C, top += 2 * C, bottom += 2 * C)
-            for (idx c = (C - 1) / 8 * 8; c >= 0; c -= 8) { /* the last first: it runs on into what the first writes */
-                idx count = (out_W - x) * C - c;
-                v8 value = load(slope + c, count) + 0.0f; /* torch adds to zero, which -0 becomes 0 by */
-                i8 number = __builtin_convertvector(load_bytes(place + c, count), i8);
-                store(top + c, (v8)((number == 0) & (i8)value), count);
-                store(top + C + c, (v8)((number == 1) & (i8)value), count);
-                store(bottom + c, (v8)((number == 2) & (i8)value), count);
-                store(bottom + C + c, (v8)((number == 3) & (i8)value), count);
-            }
-        if (W % 2) {
-            memset(top, 0, C * sizeof(float));
-            memset(bottom, 0, C * sizeof(float));
-        }
+        end_stream();
     }
 }

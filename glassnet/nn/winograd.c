@@ -20,8 +20,7 @@
 
    Each number is summed in an order that does not depend on the number of threads. */
 
-#include <stddef.h>
-#include <string.h>
+#include "vectors.h"
 
 #ifndef VL /* tests set it, to have a build for other registers run on those that are there */
 #ifdef __AVX512F__
@@ -36,19 +35,9 @@
 #define PLACES 36
 #define SKEW 16
 
-typedef ptrdiff_t idx;
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v8_any __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float vec __attribute__((vector_size(4 * VL)));
 typedef float vec_any __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
-int omp_get_thread_num(void); /* of the runtime that torch has loaded, so that both share one set of threads */
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE v8 load(const float *p) { return *(const v8_any *)p; }
-INLINE void store(float *p, v8 v) { *(v8_any *)p = v; }
-INLINE idx at_most(idx a, idx b) { return a < b ? a : b; }
 INLINE idx padded(idx K) { return (K + NR - 1) / NR * NR; }
 
 /* Geometry of one convolution. */

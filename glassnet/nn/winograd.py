@@ -28,8 +28,9 @@ LARGEST_PADDING = 2
 """Above it, the gradient of the images would be a convolution with negative padding."""
 CONVOLVE_TILES = 24
 """Tiles that a thread takes at once from images to outputs: few, so that they stay in its cache."""
-GRADIENT_NUMBERS = 2**21
-"""Transformed numbers that the gradient of the kernels has under way at once: 8 MiB."""
+GRADIENT_NUMBERS = 2**18
+"""Transformed numbers for each thread that the gradient of the kernels has under way at once: 1 MiB."""
+LEAST_GRADIENT_TILES, MOST_GRADIENT_TILES = 32, 1024
 
 
 def has_winograd() -> bool:
@@ -137,7 +138,8 @@ def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
     slopes = slopes.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
     out_channels = slopes.shape[1]
-    block = min(1024, max(32, GRADIENT_NUMBERS // (36 * (in_channels + out_channels))))
+    block = GRADIENT_NUMBERS * threads // (36 * (in_channels + out_channels))
+    block = min(MOST_GRADIENT_TILES, max(LEAST_GRADIENT_TILES, block))
     gradient = images.new_empty(*KERNEL_SIZE, in_channels, out_channels)
     space = images.new_empty(library.winograd_kernel_gradient_space(in_channels, out_channels, block))
     zeros = images.new_zeros(max(in_channels, out_channels))

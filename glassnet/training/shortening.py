@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from torch import nn
 
 from glassnet._native import compile_native
-from glassnet.nn import narrow, normalising, pooling, winograd
+from glassnet.nn import gelu, narrow, normalising, pooling, winograd
+from glassnet.training.activation import quick_gelu
 from glassnet.training.config import TrainConfig
 from glassnet.training.filtering import minimal_filtering
 from glassnet.training.narrow import narrow_convolutions
@@ -16,7 +17,7 @@ from glassnet.training.normalising import quick_normalisation
 from glassnet.training.pooling import quick_pooling
 from glassnet.training.reordering import pooled_first
 
-SOURCES = (narrow.SOURCE, winograd.SOURCE, normalising.SOURCE, pooling.SOURCE)
+SOURCES = (narrow.SOURCE, winograd.SOURCE, normalising.SOURCE, pooling.SOURCE, gelu.SOURCE)
 """The C files, that which takes longest first."""
 
 
@@ -35,6 +36,7 @@ def shortened(model: nn.Module, config: TrainConfig, is_possible: bool) -> Itera
         pooled_first(model),
         quick_pooling(model) if is_possible else nullcontext(),
         quick_normalisation(model) if may_round else nullcontext(),
+        quick_gelu(model) if may_round else nullcontext(),
         narrow_convolutions(model) if may_round else nullcontext(),
         minimal_filtering(model) if may_round else nullcontext(0) as num_filtered,
     ):

@@ -51,6 +51,23 @@ def test_outputs_and_gradients_have_torchs_bits(
 
 
 @needs_library
+@pytest.mark.parametrize("channels", [24, 20])
+def test_what_is_written_past_the_caches_is_the_same(channels: int) -> None:
+    """Results of more than 16 MiB, which those of eight channels at a time are streamed."""
+    images = drawn(1, channels, 61, 63).expand(60, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    images = torch.cat([images] * 4).requires_grad_()
+    outputs = max_pool2d(images)
+    assert outputs.numel() * 4 > 2**24
+    assert same_bits(outputs, functional.max_pool2d(images, 2))
+    slopes = drawn(*outputs.shape, seed=1)
+    received, expected = (
+        torch.autograd.grad(pool(images, *size), images, slopes)[0]
+        for pool, size in ((max_pool2d, ()), (functional.max_pool2d, (2,)))
+    )
+    assert same_bits(received, expected)
+
+
+@needs_library
 @pytest.mark.parametrize("channels", [1, 6, 8, 13])
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (2, 2)])
 def test_memory_beyond_the_results_is_not_written(channels: int, height: int, width: int) -> None:
