@@ -1,4 +1,4 @@
-"""Forward and backward pass of convolutions, normalisation, 2x2 max pooling and GELU, ours beside torch's, in one sitting.
+"""Forward and backward pass of convolutions, normalisation, 2x2 max pooling and GELU, ours beside torch's, one sitting.
 
     python benchmarks/layers.py [--rounds 7] [--batch 128]
 

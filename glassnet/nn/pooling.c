@@ -9,9 +9,6 @@
 
 #include "vectors.h"
 
-typedef uint8_t b8 __attribute__((vector_size(8)));
-typedef uint8_t b8_any __attribute__((vector_size(8), aligned(1), may_alias));
-
 #define WINDOW 4
 #define AHEAD 4096 /* numbers from what is read now to what is asked for, so that it is there in time */
 
@@ -27,16 +24,17 @@ INLINE void put_some(float *p, v8 values, idx count, int streamed) {
     else memcpy(p, &values, count * sizeof(float));
 }
 
-INLINE b8 load_bytes(const uint8_t *p, idx count) {
-    b8 values = {0};
-    if (count >= 8) return *(const b8_any *)p;
-    memcpy(&values, p, count);
-    return values;
+INLINE i8 load_some_bytes(const uint8_t *p, idx count) {
+    uint8_t bytes[8] = {0};
+    if (count >= 8) return load_bytes(p);
+    memcpy(bytes, p, count);
+    return load_bytes(bytes);
 }
 
-INLINE void store_bytes(uint8_t *p, b8 values, idx count) {
-    if (count >= 8) *(b8_any *)p = values;
-    else memcpy(p, &values, count);
+INLINE void store_some_bytes(uint8_t *p, i8 values, idx count) {
+    uint8_t bytes[8];
+    store_bytes(count >= 8 ? p : bytes, values);
+    if (count < 8) memcpy(p, bytes, count);
 }
 
 INLINE void pool_row(const float *top, float *to, uint8_t *place, idx W, idx C, int streamed) {
@@ -49,14 +47,10 @@ INLINE void pool_row(const float *top, float *to, uint8_t *place, idx W, idx C, 
             __builtin_prefetch(bottom + c + AHEAD);
             v8 largest = load_some(top + c, count);
             i8 number = {0};
-            for (int n = 1; n < WINDOW; n++) {
-                v8 value = load_some((n < 2 ? top : bottom) + n % 2 * C + c, count);
-                i8 is_larger = (value > largest) | (value != value);
-                largest = chosen(is_larger, value, largest);
-                number = (is_larger & n) | (~is_larger & number);
-            }
+            for (int n = 1; n < WINDOW; n++)
+                keep_larger(&largest, &number, load_some((n < 2 ? top : bottom) + n % 2 * C + c, count), n);
             put_some(to + c, largest, count, streamed);
-            store_bytes(place + c, __builtin_convertvector(number, b8), count);
+            store_some_bytes(place + c, number, count);
         }
 }
 
@@ -83,7 +77,7 @@ INLINE void spread_row(const float *slope, const uint8_t *place, float *top, idx
         for (idx c = (C - 1) / 8 * 8; c >= 0; c -= 8) { /* the last first: it runs on into what the first writes */
             idx count = (out_W - x) * C - c;
             v8 value = load_some(slope + c, count) + 0.0f; /* torch adds to zero, which -0 becomes 0 by */
-            i8 number = __builtin_convertvector(load_bytes(place + c, count), i8);
+            i8 number = load_some_bytes(place + c, count);
             put_some(top + c, (v8)((number == 0) & (i8)value), count, streamed);
             put_some(top + C + c, (v8)((number == 1) & (i8)value), count, streamed);
             put_some(bottom + c, (v8)((number == 2) & (i8)value), count, streamed);

@@ -67,8 +67,8 @@ class MaxPooling(torch.autograd.Function):
         """Return the gradient of the images."""
         (places,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which torch's operations have
-            return _spread(slopes[0], places, ctx.shape)
-        return _gradient(slopes[0], places, ctx.shape)
+            return spread(slopes[0], places, ctx.shape)
+        return pooling_gradient(slopes[0], places, ctx.shape)
 
 
 def _pooled(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,8 @@ def _pooled(images: Tensor) -> tuple[Tensor, Tensor]:
     return outputs, places
 
 
-def _gradient(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+def pooling_gradient(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    """Return the slopes of all pixels of images of `shape`, from those of the windows' largest and their places."""
     slopes, places = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (slopes, places))
     num_images, channels, height, width = shape
     gradient = torch.empty(shape, dtype=slopes.dtype, device=slopes.device, memory_format=torch.channels_last)
@@ -94,8 +95,8 @@ def _gradient(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     return gradient
 
 
-def _spread(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
-    """Return what `_gradient` does, by operations that have gradients."""
+def spread(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    """Return what `pooling_gradient` does, by operations that have gradients."""
     parts = torch.stack([slopes * (places == number) for number in range(SIZE**2)])
     windows = parts.view(SIZE, SIZE, *slopes.shape).permute(2, 3, 4, 0, 5, 1)  # N, C, row, its half, column, its half
     spread = windows.reshape(*shape[:2], SIZE * slopes.shape[2], SIZE * slopes.shape[3])
@@ -126,4 +127,4 @@ def _agrees_with_torch() -> bool:
         slopes = torch.cos(expected)
         arguments = [SIZE, SIZE], [SIZE, SIZE], [0, 0], [1, 1], False, indices
         gradient = torch.ops.aten.max_pool2d_with_indices_backward(slopes, images, *arguments)
-        return torch.equal(outputs, expected) and torch.equal(_gradient(slopes, places, images.shape), gradient)
+        return torch.equal(outputs, expected) and torch.equal(pooling_gradient(slopes, places, images.shape), gradient)

@@ -13,6 +13,8 @@
    same transformed kernels, without place 4, if its B has the factors by which the two algorithms' G differ: 2, 3, 1, 4
    and 1. Of 15x15 outputs the tiles have 529 places instead of 576, of 7x7 121 instead of 144, of 3x3 25 instead of 36.
 
+   Max pooling of 2x2 that follows is done with the outputs of a tile, which are written nowhere else.
+
    Images lie with their channels innermost, (N, H, W, C), kernels as (3, 3, C, K). C and K are multiples of 8. A place
    is a number from 0 to 35 in the 6x6; a panel is NR neighbouring outputs, in whose order a product reads its right
    side. The planes of the 36 places are SKEW numbers further apart than they are long: at a distance of a power of two
@@ -33,6 +35,7 @@
 #endif
 #define NR (2 * VL) /* columns of a product that registers hold at once */
 #define PLACES 36
+#define WINDOWS 4 /* of 2x2 in a tile */
 #define SKEW 16
 
 typedef float vec __attribute__((vector_size(4 * VL)));
@@ -43,7 +46,7 @@ INLINE idx padded(idx K) { return (K + NR - 1) / NR * NR; }
 /* Geometry of one convolution. */
 typedef struct {
     idx N, H, W, C, K, padding; /* of the images, and the outputs' channels */
-    idx out_H, out_W;
+    idx out_H, out_W; /* where they are pooled, rows and columns that fill no window are left out */
     idx rows[2], columns[2]; /* of tiles in an image: those of 4 outputs, and after them those of 3 */
 } shape;
 
@@ -55,17 +58,22 @@ typedef struct {
 
 #define KINDS 4
 
-/* Divide a row of outputs into fours and threes; where few of them would be threes, more kinds cost more than they save. */
-INLINE void divide(idx *parts, idx outputs) {
-    idx all = (outputs + 3) / 4, threes = at_most(all, 4 * all - outputs);
+/* Divide a row of outputs into fours and threes; where few of them would be threes, more kinds cost more than they save.
+   No window lies across tiles: where they are pooled, only the last may be a three. */
+INLINE void divide(idx *parts, idx outputs, int is_pooled) {
+    idx all = (outputs + 3) / 4, threes = at_most(is_pooled ? 1 : all, 4 * all - outputs);
     parts[1] = 6 * threes > all ? threes : 0;
     parts[0] = all - parts[1];
 }
 
-INLINE shape shape_of(idx N, idx H, idx W, idx C, idx K, idx padding) {
+INLINE shape shape_of(idx N, idx H, idx W, idx C, idx K, idx padding, int is_pooled) {
     shape s = {N, H, W, C, K, padding, H + 2 * padding - 2, W + 2 * padding - 2, {0}, {0}};
-    divide(s.rows, s.out_H);
-    divide(s.columns, s.out_W);
+    if (is_pooled) {
+        s.out_H = s.out_H / 2 * 2;
+        s.out_W = s.out_W / 2 * 2;
+    }
+    divide(s.rows, s.out_H, is_pooled);
+    divide(s.columns, s.out_W, is_pooled);
     return s;
 }
 
@@ -187,14 +195,15 @@ INLINE void inputs_of(const float **in, const float *images, const float *zeros,
         }
 }
 
-/* Set where the 4x4 outputs of a tile lie, counted in numbers from the first; -1 where there is none. */
-INLINE void outputs_of(idx *out, shape s, tiles t, idx number) {
-    idx top, left, image = corner_of(s, t, number, &top, &left);
-    for (idx i = 0; i < 4; i++)
-        for (idx j = 0; j < 4; j++) {
-            idx y = top + i, x = left + j;
-            int is_output = y < s.out_H && x < s.out_W && i < 4 - t.is_low && j < 4 - t.is_narrow;
-            out[4 * i + j] = is_output ? ((image * s.out_H + y) * s.out_W + x) * s.K : -1;
+/* Set where the 4x4 outputs of a tile lie, or its windows' largest, counted in numbers from the first; -1 where there is
+   none. */
+INLINE void outputs_of(idx *out, shape s, tiles t, idx number, int is_pooled) {
+    idx top, left, image = corner_of(s, t, number, &top, &left), size = is_pooled ? 2 : 1, side = 4 / size;
+    for (idx i = 0; i < side; i++)
+        for (idx j = 0; j < side; j++) {
+            idx y = top / size + i, x = left / size + j, out_H = s.out_H / size, out_W = s.out_W / size;
+            int is_output = y < out_H && x < out_W && i < (4 - t.is_low) / size && j < (4 - t.is_narrow) / size;
+            out[side * i + j] = is_output ? ((image * out_H + y) * out_W + x) * s.K : -1;
         }
 }
 
@@ -228,17 +237,30 @@ INLINE void transform_slopes(float *to, idx plane, const float **of_output, idx 
     }
 }
 
-/* Store A^T m A + shift of eight channels from `m`, whose places are `plane` apart, at `pixels` + k. */
-INLINE void transform_products(float **pixels, const float *m, idx plane, v8 shift, idx k, int is_low, int is_narrow) {
-    v8 half[24], row[4];
+/* Store A^T m A + shift of eight channels from `m`, whose places are `plane` apart, at `outputs` + k; or of each window
+   the largest, and its place at `largest` + k. */
+INLINE void transform_products(float **outputs, uint8_t **largest, const float *m, idx plane, v8 shift, idx k,
+                               int is_pooled, int is_low, int is_narrow) {
+    v8 half[24], tile[16];
     for (idx j = 0; j < 6; j++)
         if (!(is_narrow && j == 4))
             times_At(is_low, half + j, 6, load(m + j * plane), load(m + (6 + j) * plane), load(m + (12 + j) * plane),
                      load(m + (18 + j) * plane), load(m + (24 + j) * plane), load(m + (30 + j) * plane));
     for (idx i = 0; i < 4 - is_low; i++) {
         v8 *h = half + 6 * i;
-        times_At(is_narrow, row, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
-        for (idx j = 0; j < 4 - is_narrow; j++) store(pixels[4 * i + j] + k, row[j] + shift);
+        times_At(is_narrow, tile + 4 * i, 1, h[0], h[1], h[2], h[3], h[4], h[5]);
+        for (idx j = 0; j < 4 - is_narrow; j++) {
+            tile[4 * i + j] += shift;
+            if (!is_pooled) store(outputs[4 * i + j] + k, tile[4 * i + j]);
+        }
+    }
+    for (idx w = 0; is_pooled && w < WINDOWS; w++) {
+        if ((is_low && w >= 2) || (is_narrow && w % 2)) continue;
+        v8 *first = tile + w / 2 * 8 + w % 2 * 2, most = first[0];
+        i8 place = {0};
+        for (int n = 1; n < 4; n++) keep_larger(&most, &place, first[n / 2 * 4 + n % 2], n);
+        store(outputs[w] + k, most);
+        store_bytes(largest[w] + k, place);
     }
 }
 
@@ -333,11 +355,13 @@ void winograd_kernels(const float *kernels, float *transformed, idx C, idx K, in
 
 /* outputs (N, out_H, out_W, K) = images (N, H, W, C) convolved with transformed kernels, plus `bias` (K) or NULL.
 
-   `zeros` are C numbers. A thread takes a block of tiles from inputs to outputs, so that what lies between stays in
-   its cache. */
-void winograd_convolve(const float *images, const float *transformed, const float *bias, float *outputs, float *space,
-                       const float *zeros, idx N, idx H, idx W, idx C, idx K, idx padding, idx block, int threads) {
-    shape s = shape_of(N, H, W, C, K, padding);
+   With `largest` (N, out_H/2, out_W/2, K), outputs of as many numbers are the largest of windows of 2x2, and their
+   places 0 to 3, row by row, are written there. `zeros` are C numbers. A thread takes a block of tiles from inputs to
+   outputs, so that what lies between stays in its cache. */
+void winograd_convolve(const float *images, const float *transformed, const float *bias, float *outputs,
+                       uint8_t *largest, float *space, const float *zeros, idx N, idx H, idx W, idx C, idx K,
+                       idx padding, idx block, int threads) {
+    shape s = shape_of(N, H, W, C, K, padding, largest != NULL);
     idx width = padded(K), in_plane = block * C + SKEW, out_plane = block * width + SKEW;
     idx own_space = winograd_convolve_space(C, K, block, 1), blocks = blocks_of(s, block);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
@@ -360,13 +384,19 @@ void winograd_convolve(const float *images, const float *transformed, const floa
                 for (; t < b.count; t++) product(1, left + t * C, C, panel, C, to + t * width, width);
             }
         for (idx t = 0; t < b.count; t++) {
-            idx place[16];
-            float *pixels[16];
-            outputs_of(place, s, b, b.start + t);
-            for (idx o = 0; o < 16; o++) pixels[o] = place[o] < 0 ? discarded : outputs + place[o];
+            idx at[16];
+            float *to[16];
+            uint8_t *places_of_largest[WINDOWS];
+            outputs_of(at, s, b, b.start + t, largest != NULL);
+            for (idx o = 0; o < (largest ? WINDOWS : 16); o++) {
+                to[o] = at[o] < 0 ? discarded : outputs + at[o];
+                if (largest) places_of_largest[o] = at[o] < 0 ? (uint8_t *)discarded : largest + at[o];
+            }
             for (idx k = 0; k < K; k += 8) {
+                const float *m = out + t * width + k;
                 v8 shift = bias ? load(bias + k) : (v8){0};
-                OF_KIND(b, transform_products, pixels, out + t * width + k, out_plane, shift, k);
+                if (largest) OF_KIND(b, transform_products, to, places_of_largest, m, out_plane, shift, k, 1);
+                else OF_KIND(b, transform_products, to, places_of_largest, m, out_plane, shift, k, 0);
             }
         }
     }
@@ -379,7 +409,7 @@ void winograd_convolve(const float *images, const float *transformed, const floa
 void winograd_kernel_gradient(const float *images, const float *slopes, float *gradient, float *space,
                               const float *zeros, idx N, idx H, idx W, idx C, idx K, idx padding, idx block,
                               int threads) {
-    shape s = shape_of(N, H, W, C, K, padding);
+    shape s = shape_of(N, H, W, C, K, padding, 0);
     idx width = padded(K), panels = width / NR;
     idx in_plane = block * C + SKEW, slope_plane = block * width + SKEW, sum_plane = C * width + SKEW;
     float *in = space, *slope = in + PLACES * in_plane, *sums = slope + PLACES * slope_plane;
@@ -398,7 +428,7 @@ void winograd_kernel_gradient(const float *images, const float *slopes, float *g
                 inputs_of(pixels, images, zeros, s, b, b.start + t);
                 for (idx c = 0; c < C; c += 8)
                     OF_KIND(b, transform_inputs, in + c * block + t * 8, in_plane, pixels, c);
-                outputs_of(output, s, b, b.start + t);
+                outputs_of(output, s, b, b.start + t, 0);
                 for (idx o = 0; o < 16; o++) of_output[o] = output[o] < 0 ? zeros : slopes + output[o];
                 for (idx k = 0; k < width; k += 8) {
                     float *to = slope + (k / NR * block + t) * NR + k % NR;

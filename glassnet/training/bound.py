@@ -26,7 +26,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("convolution", ("conv",)),
     ("pooling", ("pool",)),
-    ("normalisation", ("_norm",)),
+    ("normalisation", ("_norm", "normalisation")),
     ("matrix products", ("addmm", "aten::mm", "bmm", "matmul", "linear", "einsum")),
     ("loss", ("log_softmax", "nll_loss", "mse_loss", "cross_entropy")),
     ("activations", ("relu", "threshold", "clamp", "tanh", "sigmoid", "gelu", "silu", "elu", "hardtanh")),

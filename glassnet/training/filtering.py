@@ -9,7 +9,18 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from glassnet.nn.winograd import CHANNELS_STEP, KERNEL_SIZE, LARGEST_PADDING, has_winograd, refused, winograd_conv2d
+from glassnet.nn.pooling import SIZE
+from glassnet.nn.winograd import (
+    CHANNELS_STEP,
+    KERNEL_SIZE,
+    LARGEST_PADDING,
+    has_winograd,
+    output_size,
+    refused,
+    winograd_conv2d,
+    winograd_pooled,
+)
+from glassnet.training.pooling import QuickMaxPool2d
 from glassnet.training.swapping import Substitute, is_ordinary, substituted
 
 LEAST_CHANNELS = 24
@@ -36,6 +47,20 @@ class _FilteredConv2d(Substitute, nn.Conv2d):
             return winograd_conv2d(input, weight, bias, padding_of(self))
         outputs: Tensor = super()._conv_forward(input, weight, bias)
         return outputs
+
+
+def filtered_and_pooled(convolution: nn.Module, pooling: nn.Module, inputs: Tensor) -> Tensor | None:
+    """Return what two layers that follow each other make of `inputs`; None where they do it one after the other.
+
+    They do it at once if `minimal_filtering` and `quick_pooling` suit them.
+    """
+    if type(convolution) is not _FilteredConv2d or type(pooling) is not QuickMaxPool2d:
+        return None
+    weight, bias, padding = convolution.weight, convolution.bias, padding_of(convolution)
+    is_short = is_ordinary(inputs, weight, bias) and _pays(inputs, weight, bias, padding)
+    if not is_short or min(output_size(inputs, padding)) < SIZE:
+        return None
+    return winograd_pooled(inputs, weight, bias, padding)
 
 
 def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -74,5 +99,5 @@ def _gains(module: nn.Module) -> bool:
 def _pays(images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int) -> bool:
     if refused(images, kernels, bias, padding) is not None:
         return False
-    num_images, _, height, width = images.shape
-    return num_images * -(-(height + 2 * padding - 2) // 4) * -(-(width + 2 * padding - 2) // 4) >= LEAST_TILES
+    height, width = output_size(images, padding)
+    return len(images) * -(-height // 4) * -(-width // 4) >= LEAST_TILES

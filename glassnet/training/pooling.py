@@ -21,12 +21,15 @@ def quick_pooling(model: nn.Module) -> Iterator[None]:
     It does so where there are gradients to compute and the images have their channels innermost. Outputs and gradients
     have the same bits.
     """
-    with substituted(model, _halves, has_max_pool, _QuickMaxPool2d):
+    with substituted(model, _halves, has_max_pool, QuickMaxPool2d):
         yield
 
 
-class _QuickMaxPool2d(Substitute, nn.MaxPool2d):
+class QuickMaxPool2d(Substitute, nn.MaxPool2d):
+    """What pooling of 2x2 is for that time."""
+
     def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs, by `max_pool2d` where it takes the input."""
         if is_ordinary(input) and takes(input) and input.is_contiguous(memory_format=torch.channels_last):
             return max_pool2d(input)
         outputs: Tensor = super().forward(input)

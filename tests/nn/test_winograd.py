@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from glassnet.nn import winograd
-from glassnet.nn.winograd import has_winograd, winograd_conv2d
+from glassnet.nn import pooling, winograd
+from glassnet.nn.winograd import has_winograd, winograd_conv2d, winograd_pooled
 
 needs_library = pytest.mark.skipif(not has_winograd(), reason="no C compiler here that compiles winograd.c")
 
@@ -78,6 +78,69 @@ def test_outputs_and_gradients_are_those_of_the_sum_as_it_is_written(
     received = torch.autograd.grad(outputs, inputs, slopes)
     for ours, theirs in zip(received, torch.autograd.grad(expected, exact, slopes.double()), strict=True):
         assert_near(ours, theirs)
+
+
+@needs_library
+@settings(deadline=None, max_examples=60)
+@given(
+    num_images=st.integers(1, 9),
+    in_channels=st.integers(1, 9).map(lambda count: 8 * count),
+    out_channels=st.integers(1, 9).map(lambda count: 8 * count),
+    height=st.integers(4, 18),
+    width=st.integers(4, 33),
+    padding=st.integers(0, 2),
+    has_bias=st.booleans(),
+)
+def test_pooling_with_a_convolution_picks_the_largest_and_hands_slopes_to_it(
+    num_images: int, in_channels: int, out_channels: int, height: int, width: int, padding: int, has_bias: bool
+) -> None:
+    leaves = [drawn(num_images, in_channels, height, width), drawn(out_channels, in_channels, 3, 3, seed=1)]
+    leaves += [drawn(out_channels, seed=2)] if has_bias else []
+    inputs = [leaf.requires_grad_() for leaf in leaves]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    outputs = winograd_pooled(*inputs, padding=padding)
+    convolved = functional.conv2d(*exact, padding=padding)
+    assert_near(outputs, functional.max_pool2d(convolved, 2))
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    (largest,) = (saved for saved in outputs.grad_fn.saved_tensors if saved.dtype == torch.uint8)
+    is_largest = pooling.spread(torch.ones_like(outputs), largest, convolved.shape)
+    assert_near(4 * functional.avg_pool2d(is_largest * convolved, 2).float(), functional.max_pool2d(convolved, 2))
+    slopes = drawn(*outputs.shape, seed=3)
+    received = torch.autograd.grad(outputs, inputs, slopes)
+    all_slopes = pooling.spread(slopes, largest, convolved.shape).double()
+    for ours, theirs in zip(received, torch.autograd.grad(convolved, exact, all_slopes), strict=True):
+        assert_near(ours, theirs)
+
+
+@needs_library
+def test_pooling_with_a_convolution_has_the_bits_of_one_after_the_other() -> None:
+    """Where no tile is otherwise; ties and nan are what torch makes of them."""
+    images, kernels, bias = drawn(30, 24, 15, 31).round(), drawn(40, 24, 3, 3).round(), drawn(40).round()
+    images[0, 0, 7, 7] = torch.nan
+    for leaf in (images, kernels, bias):
+        leaf.requires_grad_()
+    outputs = winograd_pooled(images, kernels, bias)
+    expected = functional.max_pool2d(winograd_conv2d(images, kernels, bias), 2)
+    assert outputs.isnan().any()
+    assert torch.equal(outputs.nan_to_num(9999), expected.nan_to_num(9999))
+    slopes = drawn(*outputs.shape, seed=1)
+    pairs = (torch.autograd.grad(one, (images, kernels), slopes) for one in (outputs, expected))
+    for ours, theirs in zip(*pairs, strict=True):
+        assert torch.equal(ours.nan_to_num(9999), theirs.nan_to_num(9999))
+
+
+@needs_library
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_gradient_of_a_gradient_through_pooling_is_torchs(first: int) -> None:
+    leaves = [drawn(3, 8, 6, 7).requires_grad_(), drawn(16, 8, 3, 3).requires_grad_()]
+
+    def penalty(pooled: Callable[..., Tensor]) -> Tensor:
+        (slope,) = torch.autograd.grad(pooled(*leaves).pow(3).sum(), leaves[first], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), leaves[1 - first])[0]
+
+    expected = penalty(lambda *inputs: functional.max_pool2d(functional.conv2d(*inputs, padding=1), 2))
+    received = penalty(winograd_pooled)
+    assert (received - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @needs_library
@@ -215,6 +278,15 @@ def test_without_a_library_the_machine_is_named(monkeypatch: pytest.MonkeyPatch)
     assert not has_winograd()
     with pytest.raises(RuntimeError, match="no C compiler.*Use torch's conv2d"):
         winograd_conv2d(drawn(1, 8, 5, 5), drawn(8, 8, 3, 3))
+    with pytest.raises(RuntimeError, match="winograd.c and pooling.c. Use torch's conv2d and max_pool2d"):
+        winograd_pooled(drawn(1, 8, 4, 4), drawn(8, 8, 3, 3))
+
+
+def test_what_cannot_be_pooled_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"winograd_pooled expects 2x2 outputs or more; got images \(1, 8, 3, 9\)"):
+        winograd_pooled(drawn(1, 8, 3, 9), drawn(8, 8, 3, 3), padding=0)
+    with pytest.raises(ValueError, match="channels in multiples of 8"):
+        winograd_pooled(drawn(1, 6, 4, 4), drawn(8, 6, 3, 3))
 
 
 @needs_library

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import glassnet as gn
+from glassnet.nn.pooling import has_max_pool
+from glassnet.nn.winograd import has_winograd
+from glassnet.training.filtering import minimal_filtering
+from glassnet.training.pooling import quick_pooling
 from glassnet.training.reordering import pooled_first
+
+needs_libraries = pytest.mark.skipif(
+    not (has_winograd() and has_max_pool()), reason="no C compiler here that compiles winograd.c and pooling.c"
+)
 
 
 def gradients(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -119,3 +127,66 @@ def test_an_error_puts_the_order_back() -> None:
     with pytest.raises(KeyError), pooled_first(model):
         raise KeyError
     assert type(model) is nn.Sequential
+
+
+def convolutions() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(24, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 24, 3), nn.MaxPool2d(2)
+    return nn.Sequential(*layers)
+
+
+def operations(outputs: Tensor) -> list[str]:
+    """Return the names of the operations that made `outputs`, the last first."""
+    names, function = [], outputs.grad_fn
+    while function is not None and "Accumulate" not in function.name():
+        names.append(function.name().removesuffix("Backward"))
+        function = function.next_functions[0][0]
+    return names
+
+
+@needs_libraries
+def test_a_convolution_and_the_pooling_after_it_are_computed_at_once() -> None:
+    model = convolutions()
+    images = torch.randn(20, 24, 14, 14, generator=torch.Generator().manual_seed(1))
+    images = images.to(memory_format=torch.channels_last).requires_grad_()
+    expected, expected_slopes = gradients(model, images)
+    with pooled_first(model), quick_pooling(model), minimal_filtering(model):
+        outputs, slopes = gradients(model, images)
+        assert operations(model(images)) == ["PooledConvolution", "ReluBackward0", "PooledConvolution"]
+        assert torch.allclose(outputs, expected, atol=1e-5)
+        for ours, theirs in zip(slopes, expected_slopes, strict=True):
+            assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+        with torch.no_grad():
+            assert torch.equal(model(images), expected)
+        few = images[:1].detach()  # too few tiles for minimal filtering
+        assert "PooledConvolution" not in operations(model(few))
+    assert "PooledConvolution" not in operations(model(images))
+
+
+@needs_libraries
+@pytest.mark.parametrize("place", [0, 2])
+def test_layers_that_are_watched_are_computed_one_after_the_other(place: int) -> None:
+    model, shapes = convolutions(), []
+    images = torch.randn(20, 24, 14, 14).to(memory_format=torch.channels_last)
+    with pooled_first(model), quick_pooling(model), minimal_filtering(model):
+        handle = model[place].register_forward_hook(lambda module, inputs, output: shapes.append(output.shape[2:]))
+        names = operations(model(images))
+        handle.remove()
+        assert names.count("PooledConvolution") == 1
+        assert shapes == [(14, 14) if place == 0 else (7, 7)]
+        forward = model[place].forward
+        model[place].forward = lambda inputs: 2 * forward(inputs)
+        assert operations(model(images)).count("PooledConvolution") == 1
+        del model[place].forward
+        assert operations(model(images)).count("PooledConvolution") == 2
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert "PooledConvolution" not in operations(model(images))
+
+
+@needs_libraries
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)])
+def test_other_pooling_follows(pool: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(24, 32, 3, padding=1), pool)
+    images = torch.randn(20, 24, 14, 14).to(memory_format=torch.channels_last)
+    with pooled_first(model), quick_pooling(model), minimal_filtering(model):
+        assert operations(model(images))[-1] == "WinogradConvolution"
