@@ -67,6 +67,16 @@ def compile_native(sources: Sequence[Path]) -> None:
                     list(pool.map(load_native, missing))
 
 
+def compiler_name() -> str:
+    """Return the file name of the C compiler, such as `x86_64-linux-gnu-gcc-12`; `none` where nothing is compiled."""
+    if platform.system() == "Linux":
+        with suppress(OSError, ValueError):
+            command = _compiler()
+            if command is not None:
+                return _path_of(command).name
+    return "none"
+
+
 def _load(source: Path, command: list[str]) -> ctypes.CDLL | None:
     """Return the library from the cache, where it is put if absent, or compiled for this process alone."""
     name = _name(source, command)
@@ -136,13 +146,17 @@ def _compiler() -> list[str] | None:
     return None
 
 
+def _path_of(command: list[str]) -> Path:
+    return Path(shutil.which(command[0]) or command[0]).resolve()
+
+
 def _name(source: Path, command: list[str]) -> str:
     """Return a name with what the library depends on in 20 letters: a home may be shared by unlike machines."""
     digest = hashlib.sha256(source.read_bytes())
     for header in sorted(source.parent.glob("*.h")):
         digest.update(header.read_bytes())
     digest.update(" ".join((platform.machine(), *command, *FLAGS)).encode())
-    compiler = Path(shutil.which(command[0]) or command[0]).resolve()
+    compiler = _path_of(command)
     status = compiler.stat()
     digest.update(f"{compiler} {status.st_size} {status.st_mtime_ns}".encode())
     digest.update(_processor().encode())

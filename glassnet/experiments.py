@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from glassnet._device import describe_device, resolve_device
 from glassnet._errors import WorkError
+from glassnet._native import compiler_name
 from glassnet._types import PathArg
 from glassnet._version import __version__
 from glassnet.data.examples import Dataset
@@ -206,7 +207,9 @@ def _resume(
 def _changed_versions(record: Mapping[str, Any], device: torch.device) -> str:
     """Say what differs from where the run was begun, so that bit-equal weights cannot be promised."""
     before, now = record["glassnet"], _versions(device)
-    changes = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    changes = [
+        f"{name} {before.get(name)} then, {value} now" for name, value in now.items() if before.get(name) != value
+    ]
     if not changes:
         return ""
     return f"Resumed elsewhere ({'; '.join(changes)}): the weights may differ in their last bits."
@@ -416,6 +419,7 @@ def _versions(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "device": describe_device(device),
+        **({"C compiler": compiler_name()} if device.type == "cpu" else {}),
     }
 
 

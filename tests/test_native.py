@@ -76,6 +76,13 @@ def test_a_changed_header_is_another_library(cache: Path, source: Path) -> None:
     assert twice(load_native(source)) == 63
 
 
+def test_the_compiler_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    assert "cc" in _native.compiler_name()
+    monkeypatch.setattr(_native.shutil, "which", lambda name: None)
+    assert _native.compiler_name() == "none"
+
+
 def test_another_processor_is_another_library(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_native(source)
     monkeypatch.setattr(_native.platform, "machine", lambda: "another")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -18,6 +19,7 @@ from glassnet import WorkError
 from glassnet.runs import open_run
 from glassnet.training.checkpoint import load_training_state
 from glassnet.training.history import EpochRow
+from glassnet.training.observer import SilentObserver
 
 from .conftest import Forks
 
@@ -167,3 +169,39 @@ def test_two_processes_never_train_in_one_folder_and_a_killed_one_is_no_hindranc
         forks.wait(child)
     assert forks.run("resume", {"out": str(path)}) == 0, forks.said()
     assert_same_end(path, whole[0])
+
+
+class Interrupting(SilentObserver):
+    """Presses Ctrl-C at the end of each epoch."""
+
+    def epoch_ended(self, row: EpochRow, is_best: bool) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        (
+            {"C compiler": "cc-7", "torch": "1.0"},
+            r"Resumed elsewhere \(torch 1.0 then, .* now; C compiler cc-7 then, .* now",
+        ),
+    ],
+)
+def test_a_run_resumed_with_another_compiler_or_torch_says_what_its_last_bits_depend_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], said: str | None
+) -> None:
+    config = gn.TrainConfig(epochs=2, batch_size=500)
+    gn.train(
+        gn.build_model("softmax", input_shape=(1, 8, 8)),
+        gn.load_data("digits"),
+        config,
+        out=tmp_path,
+        observers=[Interrupting()],
+    )
+    record = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    record["glassnet"].update(changes)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(record))
+    gn.resume(tmp_path)
+    told = capsys.readouterr().err
+    assert "Resumed elsewhere" not in told if said is None else re.search(said, told)
