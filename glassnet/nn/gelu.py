@@ -1,4 +1,4 @@
-"""GELU in two thirds of torch's time on a CPU, and nearer to the exact values.
+"""GELU in half of torch's time on a CPU, and nearer to the exact values.
 
 torch takes the error function, which leaves few digits far below zero. `gelu.c` approximates the normal distribution's
 share below a number itself, good to the last bits of float32 on both sides, and writes large results past the caches.
