@@ -123,8 +123,8 @@ class TrainConfig:
     """How convolutions are computed in training on a CPU: `auto`, in the fastest way there is, or `direct`, by torch's
     own. Faster are Winograd's minimal filtering for 3x3 kernels, with a quarter of the multiplications
     (`glassnet.nn.winograd`), and kernels of our own for few channels (`glassnet.nn.narrow`); batch normalisation and
-    GELU go with them (`glassnet.nn.normalising`, `glassnet.nn.gelu`). That is for fp32, on Linux with a C compiler, and sums are rounded otherwise.
-    Validation is always torch's own."""
+    GELU go with them (`glassnet.nn.normalising`, `glassnet.nn.gelu`). That is for fp32, on Linux with a C compiler, and
+    sums are rounded otherwise. Validation is always torch's own."""
     memory_budget_gib: float | None = None
     """What the fitted images may take of the device's memory, and of the machine's, in GiB: train and validation
     together, then test. Image files above it are read from disk batch by batch. None: half of what is available."""
