@@ -34,10 +34,10 @@ def load_native(source: Path, signatures: Mapping[str, Signature] | None = None)
 
     `signatures` are those of its functions, by name; without, ctypes takes numbers for C's `int`.
 
-    It is compiled once and kept in the user's cache, by the content of the file and of the headers beside it,
-    the compiler and the processor. What
-    OpenMP needs at run time is torch's own copy of it, which is loaded already: two copies, with their own threads
-    each, would take turns at waiting for the processor. So a library that needs what torch has not loaded is None too.
+    It is compiled once and kept in the user's cache, by the content of the file and of the headers beside it, the
+    compiler and the processor. What OpenMP needs at run time is torch's own copy of it, which is loaded already: two
+    copies, with their own threads each, would take turns at waiting for the processor. So a library that needs what
+    torch has not loaded is None too.
     """
     if platform.system() != "Linux":
         return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
-from glassnet.nn.own_kernels import agree
+from glassnet.nn.own_kernels import agree, present
 
 SOURCE = Path(__file__).with_name("gelu.c")
 
@@ -69,7 +69,7 @@ class Gelu(torch.autograd.Function):
 def _activated(inputs: Tensor) -> Tensor:
     inputs = _without_gaps(inputs)
     outputs = torch.empty_like(inputs)
-    _loaded().gelu(inputs.data_ptr(), outputs.data_ptr(), inputs.numel(), torch.get_num_threads())
+    present(_library()).gelu(inputs.data_ptr(), outputs.data_ptr(), inputs.numel(), torch.get_num_threads())
     return outputs
 
 
@@ -79,7 +79,7 @@ def _gradient(inputs: Tensor, slopes: Tensor) -> Tensor:
     if slopes.stride() != inputs.stride():
         slopes = torch.empty_like(inputs).copy_(slopes)
     pointers = inputs.data_ptr(), slopes.data_ptr(), gradient.data_ptr()
-    _loaded().gelu_gradient(*pointers, inputs.numel(), torch.get_num_threads())
+    present(_library()).gelu_gradient(*pointers, inputs.numel(), torch.get_num_threads())
     return gradient
 
 
@@ -88,12 +88,6 @@ def _without_gaps(inputs: Tensor) -> Tensor:
     if inputs.is_contiguous() or (inputs.ndim == 4 and inputs.is_contiguous(memory_format=torch.channels_last)):
         return inputs
     return inputs.contiguous()
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    assert library is not None, "has_gelu() was asked"
-    return library
 
 
 @cache

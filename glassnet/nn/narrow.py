@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
-from glassnet.nn.own_kernels import agree, number_refused, torchs_gradients
+from glassnet.nn.own_kernels import agree, number_refused, present, torchs_gradients
 
 SOURCE = Path(__file__).with_name("narrow.c")
 LANES = 8
@@ -119,7 +119,7 @@ def _with_panels(
     images: Tensor, kernels: int, shape: Sequence[int], strides: Sequence[int], bias: Tensor | None, padding: int
 ) -> Tensor:
     """Return the convolution of `images` with the kernels that lie at `kernels`, `(K, C, U, U)` with these strides."""
-    library, threads = _loaded(), torch.get_num_threads()
+    library, threads = present(_library()), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     out_channels, in_channels, side, _ = shape
     num_images, _, height, width = images.shape
@@ -144,7 +144,7 @@ def _with_panels(
 
 def _kernel_gradient(images: Tensor, slopes: Tensor, kernels: Tensor, padding: int) -> tuple[Tensor, Tensor]:
     """Return the gradients of the kernels `(K, C, U, U)` and of a bias `(K,)`."""
-    library, threads = _loaded(), torch.get_num_threads()
+    library, threads = present(_library()), torch.get_num_threads()
     images, slopes = (values.contiguous(memory_format=torch.channels_last) for values in (images, slopes))
     num_images, in_channels, height, width = images.shape
     out_channels, _, side, _ = kernels.shape
@@ -157,12 +157,6 @@ def _kernel_gradient(images: Tensor, slopes: Tensor, kernels: Tensor, padding: i
         *sizes, threads,
     )  # fmt: skip
     return gradient.permute(3, 2, 0, 1), bias_gradient
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    assert library is not None, "has_narrow() was asked"
-    return library
 
 
 @cache

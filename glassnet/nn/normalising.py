@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glassnet._native import load_native
-from glassnet.nn.own_kernels import agree
+from glassnet.nn.own_kernels import agree, present
 
 SOURCE = Path(__file__).with_name("normalising.c")
 CHANNELS_STEP = 8
@@ -122,7 +122,7 @@ def _normalised(
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the outputs, the mean of each channel, and one over its standard deviation."""
-    library = _loaded()
+    library = present(_library())
     images = images.contiguous(memory_format=torch.channels_last)
     channels = images.shape[1]
     outputs = torch.empty_like(images)
@@ -138,7 +138,7 @@ def _gradients(
     images: Tensor, slopes: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of images, weight and bias."""
-    library = _loaded()
+    library = present(_library())
     images, slopes = (values.contiguous(memory_format=torch.channels_last) for values in (images, slopes))
     channels = images.shape[1]
     of_images = torch.empty_like(images)
@@ -148,12 +148,6 @@ def _gradients(
     pointers = [tensor.data_ptr() for tensor in tensors]
     library.batch_norm_gradient(*pointers, _num_pixels(images), channels, torch.get_num_threads())
     return of_images, of_weight, of_bias
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    assert library is not None, "has_batch_norm() was asked"
-    return library
 
 
 @cache

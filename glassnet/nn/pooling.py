@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
+from glassnet.nn.own_kernels import present
 
 SOURCE = Path(__file__).with_name("pooling.c")
 SIZE = 2
@@ -81,7 +82,7 @@ def _pooled(images: Tensor) -> tuple[Tensor, Tensor]:
         for kind in (images.dtype, torch.uint8)
     )
     pointers = images.data_ptr(), outputs.data_ptr(), places.data_ptr()
-    _loaded().max_pool(*pointers, num_images, height, width, channels, torch.get_num_threads())
+    present(_library()).max_pool(*pointers, num_images, height, width, channels, torch.get_num_threads())
     return outputs, places
 
 
@@ -91,7 +92,7 @@ def pooling_gradient(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tenso
     num_images, channels, height, width = shape
     gradient = torch.empty(shape, dtype=slopes.dtype, device=slopes.device, memory_format=torch.channels_last)
     pointers = slopes.data_ptr(), places.data_ptr(), gradient.data_ptr()
-    _loaded().max_pool_gradient(*pointers, num_images, height, width, channels, torch.get_num_threads())
+    present(_library()).max_pool_gradient(*pointers, num_images, height, width, channels, torch.get_num_threads())
     return gradient
 
 
@@ -101,12 +102,6 @@ def spread(slopes: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     windows = parts.view(SIZE, SIZE, *slopes.shape).permute(2, 3, 4, 0, 5, 1)  # N, C, row, its half, column, its half
     spread = windows.reshape(*shape[:2], SIZE * slopes.shape[2], SIZE * slopes.shape[3])
     return functional.pad(spread, (0, shape[3] % SIZE, 0, shape[2] % SIZE))
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    assert library is not None, "has_max_pool() was asked"
-    return library
 
 
 @cache

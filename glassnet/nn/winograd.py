@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glassnet._native import load_native
-from glassnet.nn.own_kernels import agree, number_refused, torchs_gradients
+from glassnet.nn.own_kernels import agree, number_refused, present, torchs_gradients
 from glassnet.nn.pooling import SIZE, has_max_pool, pooling_gradient, spread
 
 SOURCE = Path(__file__).with_name("winograd.c")
@@ -183,7 +183,7 @@ def _convolve(
     images: Tensor, kernels: Tensor, bias: Tensor | None, padding: int, outputs: Tensor, largest: Tensor | None
 ) -> None:
     """Write the convolution to `outputs`, or with `largest` what pooling makes of it to both."""
-    library, threads = _loaded(), torch.get_num_threads()
+    library, threads = present(_library()), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
     out_channels = kernels.shape[3]
@@ -203,7 +203,7 @@ def _convolve(
 
 def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
     """Return the gradient `(3, 3, C, K)` of the kernels."""
-    library, threads = _loaded(), torch.get_num_threads()
+    library, threads = present(_library()), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     slopes = slopes.contiguous(memory_format=torch.channels_last)
     num_images, in_channels, height, width = images.shape
@@ -222,12 +222,6 @@ def _kernel_gradient(images: Tensor, slopes: Tensor, padding: int) -> Tensor:
 
 def _empty(images: Tensor, shape: Sequence[int], kind: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=kind, device=images.device, memory_format=torch.channels_last)
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    assert library is not None, "has_winograd() was asked"
-    return library
 
 
 @cache

@@ -20,6 +20,15 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def leaves_of(
+    num_images: int, in_channels: int, out_channels: int, height: int, width: int, has_bias: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return images, 3x3 kernels and maybe a bias, whose gradients are wanted, and the same in float64."""
+    leaves = [drawn(num_images, in_channels, height, width), drawn(out_channels, in_channels, 3, 3, seed=1)]
+    leaves += [drawn(out_channels, seed=2)] if has_bias else []
+    return [leaf.requires_grad_() for leaf in leaves], [leaf.detach().double().requires_grad_() for leaf in leaves]
+
+
 def assert_near(received: Tensor, expected: Tensor) -> None:
     """Within some millionths of the largest value of `expected`, which is in float64."""
     assert received.shape == expected.shape
@@ -66,10 +75,7 @@ def assert_gradient_of_gradient_is_torchs(
 def test_outputs_and_gradients_are_those_of_the_sum_as_it_is_written(
     num_images: int, in_channels: int, out_channels: int, height: int, width: int, padding: int, has_bias: bool
 ) -> None:
-    leaves = [drawn(num_images, in_channels, height, width), drawn(out_channels, in_channels, 3, 3, seed=1)]
-    leaves += [drawn(out_channels, seed=2)] if has_bias else []
-    inputs = [leaf.requires_grad_() for leaf in leaves]
-    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    inputs, exact = leaves_of(num_images, in_channels, out_channels, height, width, has_bias)
     outputs = winograd_conv2d(*inputs, padding=padding)
     expected = functional.conv2d(*exact, padding=padding)
     assert_near(outputs, expected)
@@ -94,10 +100,7 @@ def test_outputs_and_gradients_are_those_of_the_sum_as_it_is_written(
 def test_pooling_with_a_convolution_picks_the_largest_and_hands_slopes_to_it(
     num_images: int, in_channels: int, out_channels: int, height: int, width: int, padding: int, has_bias: bool
 ) -> None:
-    leaves = [drawn(num_images, in_channels, height, width), drawn(out_channels, in_channels, 3, 3, seed=1)]
-    leaves += [drawn(out_channels, seed=2)] if has_bias else []
-    inputs = [leaf.requires_grad_() for leaf in leaves]
-    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    inputs, exact = leaves_of(num_images, in_channels, out_channels, height, width, has_bias)
     outputs = winograd_pooled(*inputs, padding=padding)
     convolved = functional.conv2d(*exact, padding=padding)
     assert_near(outputs, functional.max_pool2d(convolved, 2))
@@ -175,7 +178,7 @@ def test_the_build_for_wider_registers_computes_the_same(
         cache.cache_clear()
     try:
         assert has_winograd()
-        assert winograd._loaded().winograd_panel() == 32
+        assert winograd._library().winograd_panel() == 32
         images, kernels = drawn(7, in_channels, 11, 9), drawn(out_channels, in_channels, 3, 3)
         images, kernels = images.requires_grad_(), kernels.requires_grad_()
         assert_pass_is_near(images, kernels)
